@@ -1,0 +1,634 @@
+//! Pods as decisions read them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::meta::{ObjectMeta, object};
+use crate::quantity::Quantity;
+
+/// Amounts by resource name (`cpu`, `memory`, `ephemeral-storage` ...).
+pub type ResourceList = BTreeMap<String, Quantity>;
+
+/// A pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Pod {
+    /// Metadata.
+    pub metadata: ObjectMeta,
+    /// Desired state.
+    pub spec: PodSpec,
+    /// Observed state.
+    pub status: PodStatus,
+}
+object!(Pod, "", "v1", "Pod", "pods", true);
+
+/// `spec` of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    /// Containers that run before the others, in order.
+    pub init_containers: Vec<Container>,
+    /// Containers that run side by side.
+    pub containers: Vec<Container>,
+    /// Volumes.
+    pub volumes: Vec<Volume>,
+    /// `Always`, `OnFailure` or `Never`.
+    pub restart_policy: String,
+    /// The node it is bound to, or empty.
+    pub node_name: String,
+    /// Labels a node must have.
+    pub node_selector: BTreeMap<String, String>,
+    /// Affinity rules, whole.
+    pub affinity: Option<Value>,
+    /// Scheduler responsible for it.
+    pub scheduler_name: String,
+    /// Service account.
+    pub service_account_name: String,
+    /// Seconds between SIGTERM and SIGKILL.
+    pub termination_grace_period_seconds: Option<i64>,
+    /// Seconds after which the whole pod fails.
+    pub active_deadline_seconds: Option<i64>,
+    /// Host name, if it is not the pod's name.
+    pub hostname: Option<String>,
+    /// Subdomain.
+    pub subdomain: Option<String>,
+    /// `ClusterFirst`, `Default`, `None` ...
+    pub dns_policy: String,
+    /// Additions to the resolver's configuration.
+    #[serde(rename = "dnsConfig")]
+    pub dns_config: Option<DnsConfig>,
+    /// Additional lines of /etc/hosts.
+    pub host_aliases: Vec<HostAlias>,
+    /// Secrets with registry credentials.
+    pub image_pull_secrets: Vec<LocalReference>,
+    /// Shares the node's network.
+    pub host_network: bool,
+    /// Shares the node's processes.
+    #[serde(rename = "hostPID")]
+    pub host_pid: bool,
+    /// Shares the node's IPC.
+    #[serde(rename = "hostIPC")]
+    pub host_ipc: bool,
+    /// Security settings of the pod.
+    pub security_context: PodSecurityContext,
+    /// Whether variables of Services are set; true unless said otherwise.
+    pub enable_service_links: Option<bool>,
+    /// Gates that hold scheduling.
+    pub scheduling_gates: Vec<LocalReference>,
+    /// Resources of the pod as a whole.
+    pub resources: Resources,
+}
+
+impl PodSpec {
+    /// All containers, the initial ones first.
+    pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.init_containers.iter().chain(&self.containers)
+    }
+}
+
+/// A reference by name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LocalReference {
+    /// Name.
+    pub name: String,
+}
+
+/// `spec.dnsConfig`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct DnsConfig {
+    /// Name servers.
+    pub nameservers: Vec<String>,
+    /// Search domains.
+    pub searches: Vec<String>,
+    /// Resolver options.
+    pub options: Vec<DnsOption>,
+}
+
+/// An option of the resolver.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct DnsOption {
+    /// Name, such as `ndots`.
+    pub name: String,
+    /// Value.
+    pub value: Option<String>,
+}
+
+/// Lines for /etc/hosts.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct HostAlias {
+    /// Address.
+    pub ip: String,
+    /// Names.
+    pub hostnames: Vec<String>,
+}
+
+/// `spec.securityContext` of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSecurityContext {
+    /// User ID of the processes.
+    pub run_as_user: Option<u32>,
+    /// Group ID of the processes.
+    pub run_as_group: Option<u32>,
+    /// Refuse to run as root.
+    pub run_as_non_root: Option<bool>,
+    /// Group that owns volumes.
+    pub fs_group: Option<u32>,
+    /// Further groups.
+    pub supplemental_groups: Vec<u32>,
+    /// Kernel settings.
+    pub sysctls: Vec<Value>,
+}
+
+/// A container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    /// Name, unique in the pod.
+    pub name: String,
+    /// Image reference.
+    pub image: String,
+    /// Replaces the image's entry point.
+    pub command: Vec<String>,
+    /// Replaces the image's arguments.
+    pub args: Vec<String>,
+    /// Working directory.
+    pub working_dir: String,
+    /// Ports it listens on.
+    pub ports: Vec<ContainerPort>,
+    /// Variables.
+    pub env: Vec<EnvVar>,
+    /// Whole ConfigMaps and Secrets as variables.
+    pub env_from: Vec<EnvFrom>,
+    /// Requests and limits.
+    pub resources: Resources,
+    /// Mounts.
+    pub volume_mounts: Vec<VolumeMount>,
+    /// Raw devices.
+    pub volume_devices: Vec<Value>,
+    /// `Always`, `IfNotPresent` or `Never`.
+    pub image_pull_policy: String,
+    /// `Always` makes an init container a sidecar.
+    pub restart_policy: Option<String>,
+    /// Security settings.
+    pub security_context: SecurityContext,
+    /// Keep standard input open.
+    pub stdin: bool,
+    /// Close standard input when the first attached client goes.
+    pub stdin_once: bool,
+    /// Allocate a terminal.
+    pub tty: bool,
+    /// Where the container writes its last words.
+    pub termination_message_path: String,
+    /// `File` or `FallbackToLogsOnError`.
+    pub termination_message_policy: String,
+    /// Probes and hooks that this version refuses, kept to be named.
+    pub liveness_probe: Option<Value>,
+    /// See `liveness_probe`.
+    pub readiness_probe: Option<Value>,
+    /// See `liveness_probe`.
+    pub startup_probe: Option<Value>,
+    /// See `liveness_probe`.
+    pub lifecycle: Option<Value>,
+}
+
+impl Container {
+    /// Whether an init container keeps running beside the others.
+    pub fn is_sidecar(&self) -> bool {
+        self.restart_policy.as_deref() == Some("Always")
+    }
+}
+
+/// A port of a container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerPort {
+    /// Port.
+    pub container_port: u16,
+    /// Port of the node.
+    pub host_port: Option<u16>,
+    /// Address of the node.
+    #[serde(rename = "hostIP")]
+    pub host_ip: Option<String>,
+}
+
+/// Requests and limits.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// What is set aside.
+    pub requests: ResourceList,
+    /// What may not be passed.
+    pub limits: ResourceList,
+}
+
+impl Resources {
+    /// What is requested of a resource; a limit alone is the request, as Kubernetes defaults it.
+    pub fn request(&self, resource: &str) -> Quantity {
+        let stated = self.requests.get(resource).or_else(|| self.limits.get(resource));
+        stated.copied().unwrap_or(Quantity::ZERO)
+    }
+}
+
+/// A variable.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EnvVar {
+    /// Name.
+    pub name: String,
+    /// Value; `$(NAME)` refers to earlier variables.
+    pub value: String,
+    /// Where the value comes from instead.
+    pub value_from: Option<EnvVarSource>,
+}
+
+/// Where a variable's value comes from.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EnvVarSource {
+    /// A field of the pod.
+    pub field_ref: Option<FieldRef>,
+    /// A resource of a container.
+    pub resource_field_ref: Option<ResourceFieldRef>,
+    /// A key of a ConfigMap.
+    pub config_map_key_ref: Option<KeyRef>,
+    /// A key of a Secret.
+    pub secret_key_ref: Option<KeyRef>,
+}
+
+/// A field of the pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FieldRef {
+    /// Path, such as `metadata.name`.
+    pub field_path: String,
+}
+
+/// A resource of a container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResourceFieldRef {
+    /// Container; default: the one in question.
+    pub container_name: String,
+    /// Such as `limits.memory`.
+    pub resource: String,
+    /// The unit of the output.
+    pub divisor: Option<Quantity>,
+}
+
+/// A key of a ConfigMap or Secret.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct KeyRef {
+    /// Name of the object.
+    pub name: String,
+    /// Key.
+    pub key: String,
+    /// Whether its absence is fine.
+    pub optional: bool,
+}
+
+/// A whole ConfigMap or Secret as variables.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EnvFrom {
+    /// Put before each key.
+    pub prefix: String,
+    /// A ConfigMap.
+    pub config_map_ref: Option<KeyRef>,
+    /// A Secret.
+    pub secret_ref: Option<KeyRef>,
+}
+
+/// A mount.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeMount {
+    /// Volume.
+    pub name: String,
+    /// Path in the container.
+    pub mount_path: String,
+    /// Path in the volume.
+    pub sub_path: String,
+    /// Path in the volume with variables.
+    pub sub_path_expr: String,
+    /// Read-only.
+    pub read_only: bool,
+}
+
+/// `securityContext` of a container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SecurityContext {
+    /// All rights.
+    pub privileged: Option<bool>,
+    /// May gain rights.
+    pub allow_privilege_escalation: Option<bool>,
+    /// User ID.
+    pub run_as_user: Option<u32>,
+    /// Group ID.
+    pub run_as_group: Option<u32>,
+    /// Refuse to run as root.
+    pub run_as_non_root: Option<bool>,
+    /// Root file system may not be written.
+    pub read_only_root_filesystem: Option<bool>,
+    /// Capabilities added and dropped.
+    pub capabilities: Capabilities,
+}
+
+/// Capabilities added and dropped.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Capabilities {
+    /// Added.
+    pub add: Vec<String>,
+    /// Dropped.
+    pub drop: Vec<String>,
+}
+
+/// A volume: its name and, under the key of its type, its source.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume {
+    /// Name.
+    pub name: String,
+    /// Scratch space.
+    pub empty_dir: Option<EmptyDir>,
+    /// Files from a ConfigMap.
+    pub config_map: Option<ConfigMapSource>,
+    /// Files from a Secret.
+    pub secret: Option<SecretSource>,
+    /// Files about the pod.
+    #[serde(rename = "downwardAPI")]
+    pub downward_api: Option<DownwardSource>,
+    /// Several of those in one directory.
+    pub projected: Option<Projected>,
+    /// Every other source, by the name of its type.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// `emptyDir`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EmptyDir {
+    /// `Memory` for tmpfs.
+    pub medium: String,
+    /// Most bytes.
+    pub size_limit: Option<Quantity>,
+}
+
+/// One key as one file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct KeyToPath {
+    /// Key.
+    pub key: String,
+    /// Path in the volume.
+    pub path: String,
+    /// Permission bits.
+    pub mode: Option<u32>,
+}
+
+/// `configMap` as a volume or in a projection.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConfigMapSource {
+    /// Name of the ConfigMap.
+    pub name: String,
+    /// Which keys; none: all.
+    pub items: Vec<KeyToPath>,
+    /// Permission bits.
+    pub default_mode: Option<u32>,
+    /// Whether its absence is fine.
+    pub optional: bool,
+}
+
+/// `secret` as a volume or in a projection.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SecretSource {
+    /// Name of the Secret (volume).
+    pub secret_name: String,
+    /// Name of the Secret (projection).
+    pub name: String,
+    /// Which keys; none: all.
+    pub items: Vec<KeyToPath>,
+    /// Permission bits.
+    pub default_mode: Option<u32>,
+    /// Whether its absence is fine.
+    pub optional: bool,
+}
+
+/// `downwardAPI` as a volume or in a projection.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DownwardSource {
+    /// The files.
+    pub items: Vec<DownwardItem>,
+    /// Permission bits.
+    pub default_mode: Option<u32>,
+}
+
+/// One file about the pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DownwardItem {
+    /// Path in the volume.
+    pub path: String,
+    /// A field of the pod.
+    pub field_ref: Option<FieldRef>,
+    /// A resource of a container.
+    pub resource_field_ref: Option<ResourceFieldRef>,
+    /// Permission bits.
+    pub mode: Option<u32>,
+}
+
+/// `projected`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Projected {
+    /// What is put together.
+    pub sources: Vec<ProjectedSource>,
+    /// Permission bits.
+    pub default_mode: Option<u32>,
+}
+
+/// One source of a projection.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProjectedSource {
+    /// Files from a ConfigMap.
+    pub config_map: Option<ConfigMapSource>,
+    /// Files from a Secret.
+    pub secret: Option<SecretSource>,
+    /// Files about the pod.
+    #[serde(rename = "downwardAPI")]
+    pub downward_api: Option<DownwardSource>,
+    /// A token of the pod's service account.
+    pub service_account_token: Option<TokenSource>,
+}
+
+/// A projected token.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TokenSource {
+    /// Audience; empty: the API server.
+    pub audience: String,
+    /// Life of the token.
+    pub expiration_seconds: Option<i64>,
+    /// Path in the volume.
+    pub path: String,
+}
+
+/// `status` of a pod, as far as decisions read it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    /// `Pending`, `Running`, `Succeeded`, `Failed`.
+    pub phase: String,
+    /// One word about why the pod is in this state.
+    pub reason: String,
+    /// Address.
+    #[serde(rename = "podIP")]
+    pub pod_ip: String,
+    /// When the host agent first saw it.
+    pub start_time: Option<Timestamp>,
+    /// Conditions.
+    pub conditions: Vec<PodCondition>,
+    /// State of the containers.
+    pub container_statuses: Vec<ContainerStatus>,
+    /// State of the init containers.
+    pub init_container_statuses: Vec<ContainerStatus>,
+}
+
+/// A condition of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodCondition {
+    /// Name.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// When `status` last changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<Timestamp>,
+    /// One word.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// A sentence.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// State of one container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerStatus {
+    /// Name of the container.
+    pub name: String,
+    /// What it does now.
+    pub state: ContainerState,
+    /// What it did before its last restart.
+    pub last_state: ContainerState,
+    /// Whether it counts as ready.
+    pub ready: bool,
+    /// Times it was started again.
+    pub restart_count: i64,
+    /// Image it was made from.
+    pub image: String,
+    /// Digest of that image.
+    #[serde(rename = "imageID")]
+    pub image_id: String,
+    /// `isopod://ID` of the container in its VM.
+    #[serde(rename = "containerID", skip_serializing_if = "String::is_empty")]
+    pub container_id: String,
+    /// Whether it has started.
+    pub started: bool,
+}
+
+/// Waiting, running or terminated; at most one is set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerState {
+    /// Not started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+    /// Started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running: Option<Running>,
+    /// Ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminated: Option<Terminated>,
+}
+
+/// Why a container has not started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Waiting {
+    /// One word.
+    pub reason: String,
+    /// A sentence.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// Since when a container runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Running {
+    /// Start.
+    pub started_at: Option<Timestamp>,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Terminated {
+    /// Exit code; 128 plus the signal when it died of one.
+    pub exit_code: i32,
+    /// The signal it died of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// `Completed`, `Error`, `OOMKilled` ...
+    pub reason: String,
+    /// The container's last words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Start.
+    pub started_at: Option<Timestamp>,
+    /// End.
+    pub finished_at: Option<Timestamp>,
+    /// Which container it was.
+    #[serde(rename = "containerID", skip_serializing_if = "String::is_empty")]
+    pub container_id: String,
+}
+
+impl Pod {
+    /// Whether it ended for good.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self.status.phase.as_str(), "Succeeded" | "Failed")
+    }
+
+    /// Whether it counts for its owner: neither ended nor ending.
+    pub fn is_active(&self) -> bool {
+        !self.is_terminal() && !self.metadata.is_deleting()
+    }
+
+    /// Since when it is ready, if it is.
+    pub fn ready_since(&self) -> Option<Timestamp> {
+        let ready = self.status.conditions.iter().find(|condition| condition.type_ == "Ready")?;
+        if ready.status != "True" {
+            return None;
+        }
+        Some(ready.last_transition_time.unwrap_or(Timestamp::UNIX_EPOCH))
+    }
+}
