@@ -1,0 +1,41 @@
+//! The calls: path, direction of the streams, and messages. Both shells take the paths from here.
+
+/// gRPC service name.
+pub const SERVICE: &str = "isopod.guest.v1.Guest";
+
+macro_rules! methods {
+    ($($(#[$doc:meta])* $name:ident = $route:literal;)+) => {
+        $($(#[$doc])* pub const $name: &str = concat!("/isopod.guest.v1.Guest/", $route);)+
+        /// Every path above.
+        pub const ALL: &[&str] = &[$($name),+];
+    };
+}
+
+methods! {
+    /// `HelloRequest` -> `HelloResponse`. First call of a conversation.
+    HELLO = "Hello";
+    /// `PodConfig` -> `Empty`. Once per guest; the same configuration again is accepted, another one is refused.
+    CONFIGURE_POD = "ConfigurePod";
+    /// `UpdateVolumeRequest` -> `Empty`. Replaces the files of a volume in one step.
+    UPDATE_VOLUME = "UpdateVolume";
+    /// `ContainerConfig` -> `StartContainerResponse`.
+    START_CONTAINER = "StartContainer";
+    /// `SignalContainerRequest` -> `Empty`.
+    SIGNAL_CONTAINER = "SignalContainer";
+    /// `ContainerId` -> `Empty`. Forgets an exited container: its writable layer, its log ring, its name.
+    REMOVE_CONTAINER = "RemoveContainer";
+    /// `EventsRequest` -> stream of `Event`.
+    EVENTS = "Events";
+    /// `LogsRequest` -> stream of `LogChunk`.
+    LOGS = "Logs";
+    /// stream of `ExecInput` -> stream of `ExecOutput`. The first input is `ExecInputKind::Start`.
+    EXEC = "Exec";
+    /// stream of `ExecInput` -> stream of `ExecOutput`. The first input is `ExecInputKind::Attach`.
+    ATTACH = "Attach";
+    /// stream of `ConnectInput` -> stream of `ConnectOutput`. The first input is `ConnectInputKind::Port`.
+    CONNECT = "Connect";
+    /// `Empty` -> `StatsResponse`.
+    STATS = "Stats";
+    /// `Empty` -> `Empty`. Kills every container, syncs the scratch disk and powers the machine off.
+    SHUTDOWN = "Shutdown";
+}
