@@ -1,0 +1,213 @@
+//! The facts about types: fields, shapes, list and patch strategies, protobuf tags, defaults.
+//!
+//! Loaded once from the committed data file (see `data/NOTICE`) and then never changed. Holds no prose; that comes from
+//! [`crate::openapi`], and only when the build found it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::table::Gvk;
+
+/// Position of a type in its [`TypeSet`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TypeId(pub u32);
+
+/// What a JSON value may be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shape {
+    /// Any text.
+    String,
+    /// A whole number of 32 bits.
+    Int32,
+    /// A whole number of 64 bits.
+    Int64,
+    /// A floating-point number.
+    Double,
+    /// `true` or `false`.
+    Bool,
+    /// Base64 text.
+    Bytes,
+    /// A resource quantity; text or number.
+    Quantity,
+    /// A 32-bit number or text.
+    IntOrString,
+    /// RFC 3339 time, whole seconds.
+    Time,
+    /// RFC 3339 time with six decimals.
+    MicroTime,
+    /// A Go duration (`1h30m`).
+    Duration,
+    /// A whole foreign object (`RawExtension`).
+    RawExtension,
+    /// The field set of a managed-fields entry.
+    FieldsV1,
+    /// Any JSON value.
+    Json,
+    /// An object of this type, or any other JSON value (the unions of `JSONSchemaProps`); the text is Go's type name.
+    ObjectOr(TypeId, &'static str),
+    /// An object of this type.
+    Object(TypeId),
+    /// A list.
+    List(Box<Shape>),
+    /// An object with free keys.
+    Map(Box<Shape>),
+}
+
+/// How server-side apply treats a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListType {
+    /// Replaced whole.
+    #[default]
+    Atomic,
+    /// A set of scalars.
+    Set,
+    /// Items identified by [`Field::list_map_keys`].
+    Map,
+}
+
+/// How strategic merge patch treats a field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PatchStrategy {
+    /// Merge list items by key (or as a set).
+    pub merge: bool,
+    /// The patch may carry `$retainKeys`.
+    pub retain_keys: bool,
+    /// Replace a map instead of merging it.
+    pub replace: bool,
+}
+
+/// Where a field is in the protobuf encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proto {
+    /// Field number.
+    pub tag: u32,
+    /// Wire encoding.
+    pub wire: Wire,
+}
+
+/// Protobuf wire encoding of one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// Variable-length integer.
+    Varint,
+    /// Length-delimited.
+    Bytes,
+    /// Eight bytes (double).
+    Fixed64,
+}
+
+/// One field of a type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Field {
+    /// Name in JSON.
+    pub name: String,
+    /// What it holds.
+    pub shape: Shape,
+    /// A Go pointer: absent and zero differ.
+    pub pointer: bool,
+    /// Left out of JSON when empty.
+    pub omit_empty: bool,
+    /// Listed as required in OpenAPI.
+    pub required: bool,
+    /// Protobuf position; none for fields that exist in JSON only.
+    pub proto: Option<Proto>,
+    /// Allowed values, for closed sets.
+    pub values: Option<Arc<Enum>>,
+    /// How server-side apply treats the list.
+    pub list_type: ListType,
+    /// The declared list type was written out in the source, so OpenAPI shows it.
+    pub list_type_declared: bool,
+    /// Keys of list items when [`ListType::Map`].
+    pub list_map_keys: Vec<String>,
+    /// The map or struct below is replaced whole by server-side apply.
+    pub atomic: bool,
+    /// How strategic merge patch treats it; none when the field has no annotation.
+    pub patch_strategy: Option<PatchStrategy>,
+    /// Key by which strategic merge patch matches list items.
+    pub merge_key: Option<String>,
+    /// Default that server-side apply and OpenAPI know (such as `TCP`).
+    pub default: Option<Value>,
+}
+
+/// A closed set of texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enum {
+    /// Go's name, such as `v1.PullPolicy`.
+    pub name: String,
+    /// Allowed values, sorted.
+    pub values: Vec<String>,
+}
+
+/// One object type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Type {
+    /// OpenAPI definition name, such as `io.k8s.api.core.v1.PodSpec`.
+    pub name: String,
+    /// Go's name, such as `v1.PodSpec`, used in decode errors.
+    pub go_name: String,
+    /// Fields, sorted by JSON name.
+    pub fields: Vec<Field>,
+    /// The whole object is one unit for server-side apply.
+    pub atomic: bool,
+    /// Kinds that are encoded as this type.
+    pub gvks: Vec<Gvk>,
+}
+
+impl Type {
+    /// The field with this JSON name.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.binary_search_by(|field| field.name.as_str().cmp(name)).ok().map(|at| &self.fields[at])
+    }
+}
+
+/// All types of a group of kinds.
+#[derive(Debug, Default)]
+pub struct TypeSet {
+    pub(crate) types: Vec<Type>,
+    pub(crate) by_name: BTreeMap<String, TypeId>,
+}
+
+impl TypeSet {
+    /// The type at a position handed out by this set.
+    pub fn get(&self, id: TypeId) -> &Type {
+        &self.types[id.0 as usize]
+    }
+
+    /// The type with this OpenAPI definition name.
+    pub fn named(&self, name: &str) -> Option<TypeRef<'_>> {
+        self.by_name.get(name).map(|id| TypeRef { set: self, id: *id })
+    }
+
+    /// All types, in order of name.
+    pub fn iter(&self) -> impl Iterator<Item = TypeRef<'_>> {
+        self.by_name.values().map(|id| TypeRef { set: self, id: *id })
+    }
+}
+
+/// A type together with the set that its references point into.
+#[derive(Clone, Copy, Debug)]
+pub struct TypeRef<'a> {
+    /// The set.
+    pub set: &'a TypeSet,
+    /// The type.
+    pub id: TypeId,
+}
+
+impl<'a> TypeRef<'a> {
+    /// The type itself.
+    pub fn get(self) -> &'a Type {
+        self.set.get(self.id)
+    }
+
+    /// The same set, another type.
+    pub fn with(self, id: TypeId) -> Self {
+        Self { set: self.set, id }
+    }
+
+    /// The field with this JSON name.
+    pub fn field(self, name: &str) -> Option<&'a Field> {
+        self.get().field(name)
+    }
+}

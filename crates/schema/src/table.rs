@@ -1,0 +1,283 @@
+//! The table: one row per kind, in discovery order.
+//!
+//! Rows are data ([`rows`], [`own`]); what differs between kinds in behaviour lives with the behaviour. Never changes after
+//! it was built.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use crate::facts::{TypeId, TypeRef, TypeSet};
+
+/// Group, version and kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Gvk {
+    /// API group; empty for the core group.
+    pub group: String,
+    /// Version, such as `v1`.
+    pub version: String,
+    /// Kind, such as `Pod`.
+    pub kind: String,
+}
+
+impl Gvk {
+    /// From its three parts.
+    pub fn new(group: &str, version: &str, kind: &str) -> Self {
+        Self { group: group.into(), version: version.into(), kind: kind.into() }
+    }
+
+    /// `group/version`, or only the version for the core group.
+    pub fn api_version(&self) -> String {
+        api_version(&self.group, &self.version)
+    }
+}
+
+/// `group/version`, or only the version for the core group.
+pub fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.into() } else { format!("{group}/{version}") }
+}
+
+/// Splits an `apiVersion` into group and version.
+pub fn split_api_version(api_version: &str) -> (&str, &str) {
+    api_version.split_once('/').unwrap_or(("", api_version))
+}
+
+/// What may be done with a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verb {
+    /// POST.
+    Create,
+    /// DELETE of one object.
+    Delete,
+    /// DELETE of a collection.
+    DeleteCollection,
+    /// GET of one object.
+    Get,
+    /// GET of a collection.
+    List,
+    /// PATCH.
+    Patch,
+    /// PUT.
+    Update,
+    /// GET with `watch=true`.
+    Watch,
+}
+
+impl Verb {
+    /// The name used in discovery and authorisation.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Patch => "patch",
+            Self::Update => "update",
+            Self::Watch => "watch",
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A path below an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subresource {
+    /// Name, such as `status`.
+    pub name: String,
+    /// What it takes and returns (the kind itself for `status`, `autoscaling/v1 Scale` for `scale`).
+    pub gvk: Gvk,
+    /// What may be done with it.
+    pub verbs: Vec<Verb>,
+}
+
+/// Behaviour switches of a kind (facts, section 2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// C: PUT creates an absent object.
+    pub create_on_update: bool,
+    /// U: PUT without resourceVersion overwrites.
+    pub unconditional_update: bool,
+    /// G: `metadata.generation` is kept.
+    pub generation: bool,
+    /// R: DELETE returns the object instead of a Status.
+    pub returns_deleted: bool,
+    /// O: dependents are orphaned unless the request says otherwise.
+    pub orphan_by_default: bool,
+}
+
+/// A printed column after Name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Heading.
+    pub name: String,
+    /// `string`, `integer`, `boolean` or `date`.
+    pub kind: &'static str,
+    /// 0: always shown; 1: only with `-o wide`.
+    pub priority: i32,
+}
+
+/// One row: everything that is known about a kind.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    /// API group; empty for the core group.
+    pub group: String,
+    /// Version.
+    pub version: String,
+    /// Plural resource name, as in URLs.
+    pub plural: String,
+    /// Singular resource name.
+    pub singular: String,
+    /// Kind.
+    pub kind: String,
+    /// Lives in a namespace.
+    pub namespaced: bool,
+    /// Short names for kubectl.
+    pub short_names: Vec<String>,
+    /// Categories, such as `all`.
+    pub categories: Vec<String>,
+    /// What may be done; in the order of discovery (alphabetical).
+    pub verbs: Vec<Verb>,
+    /// Paths below an object, sorted by name.
+    pub subresources: Vec<Subresource>,
+    /// Behaviour switches.
+    pub flags: Flags,
+    /// Printed columns after Name; empty means the default table (Name, Created At).
+    pub columns: Vec<Column>,
+    /// Field labels for field selectors besides `metadata.name` and `metadata.namespace`.
+    pub field_labels: Vec<String>,
+    pub(crate) types: Arc<TypeSet>,
+    pub(crate) root: TypeId,
+}
+
+impl Kind {
+    /// The object type of the kind.
+    pub fn root(&self) -> TypeRef<'_> {
+        TypeRef { set: &self.types, id: self.root }
+    }
+
+    /// All types that this kind's fields can refer to.
+    pub fn types(&self) -> &TypeSet {
+        &self.types
+    }
+
+    /// Group, version and kind.
+    pub fn gvk(&self) -> Gvk {
+        Gvk::new(&self.group, &self.version, &self.kind)
+    }
+
+    /// `apiVersion` of its objects.
+    pub fn api_version(&self) -> String {
+        api_version(&self.group, &self.version)
+    }
+
+    /// Kind of a list of them.
+    pub fn list_kind(&self) -> String {
+        format!("{}List", self.kind)
+    }
+
+    /// `plural.group`, or only the plural for the core group: the form used in messages.
+    pub fn resource_text(&self) -> String {
+        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// The verb is offered.
+    pub fn allows(&self, verb: Verb) -> bool {
+        self.verbs.contains(&verb)
+    }
+
+    /// The subresource of that name.
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|sub| sub.name == name)
+    }
+
+    /// Status is written only through its subresource.
+    pub fn has_status_subresource(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+
+    /// Something is stored: not one of the create-only review kinds.
+    pub fn is_stored(&self) -> bool {
+        self.allows(Verb::List)
+    }
+
+    /// It is this group and plural, whatever the version.
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.group == group && self.plural == plural
+    }
+}
+
+/// All kinds the server has.
+#[derive(Debug)]
+pub struct Table {
+    kinds: Vec<Kind>,
+    by_resource: BTreeMap<String, usize>,
+    by_kind: BTreeMap<Gvk, usize>,
+    types: Arc<TypeSet>,
+}
+
+/// One group with its versions, most preferred first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group<'a> {
+    /// Name; empty for the core group.
+    pub name: &'a str,
+    /// Versions.
+    pub versions: Vec<&'a str>,
+}
+
+impl Table {
+    /// The built-in table: Kubernetes' kinds and ours.
+    pub fn builtin() -> &'static Self {
+        static BUILTIN: OnceLock<Table> = OnceLock::new();
+        BUILTIN.get_or_init(|| todo!())
+    }
+
+    /// All kinds, in discovery order.
+    pub fn kinds(&self) -> impl Iterator<Item = &Kind> {
+        self.kinds.iter()
+    }
+
+    /// The kind behind a URL.
+    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Kind> {
+        self.by_resource.get(&format!("{group}/{version}/{plural}")).map(|at| &self.kinds[*at])
+    }
+
+    /// The kind of an object.
+    pub fn gvk(&self, group: &str, version: &str, kind: &str) -> Option<&Kind> {
+        self.by_kind.get(&Gvk::new(group, version, kind)).map(|at| &self.kinds[*at])
+    }
+
+    /// The kind of an object, from its `apiVersion` and `kind`.
+    pub fn object_kind(&self, api_version: &str, kind: &str) -> Option<&Kind> {
+        let (group, version) = split_api_version(api_version);
+        self.gvk(group, version, kind)
+    }
+
+    /// The type of anything with a group, version and kind, stored or not (`DeleteOptions`, `Scale`, `Eviction`).
+    pub fn type_of(&self, gvk: &Gvk) -> Option<TypeRef<'_>> {
+        self.types.iter().find(|ty| ty.get().gvks.contains(gvk))
+    }
+
+    /// All built-in types.
+    pub fn types(&self) -> &TypeSet {
+        &self.types
+    }
+
+    /// Groups in discovery order, the core group first.
+    pub fn groups(&self) -> Vec<Group<'_>> {
+        let mut groups: Vec<Group<'_>> = Vec::new();
+        for kind in &self.kinds {
+            match groups.iter_mut().find(|group| group.name == kind.group) {
+                Some(group) if group.versions.contains(&kind.version.as_str()) => {}
+                Some(group) => group.versions.push(&kind.version),
+                None => groups.push(Group { name: &kind.group, versions: vec![&kind.version] }),
+            }
+        }
+        groups
+    }
+}
