@@ -1,0 +1,157 @@
+//! The writer thread: the only one that writes the disk. It takes what is queued, makes one durable commit, shows the
+//! result to readers and watchers, and only then acknowledges.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::disk::Disk;
+use crate::error::CommitError;
+use crate::store::Shared;
+use crate::write::{Outcome, Write};
+
+enum Job {
+    Write(Write, oneshot::Sender<Result<Outcome, CommitError>>),
+    Compact(u64, oneshot::Sender<Result<(), CommitError>>),
+}
+
+/// The caller's end. Dropping it lets the thread finish what is queued and waits for it.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(crate) fn start(disk: Disk, shared: Arc<Shared>) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel(shared.limits.commit_queue.max(1));
+        let task = Task { disk, shared, failed: None };
+        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || task.run(queue))?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    pub(crate) async fn commit(&self, write: Write) -> Result<Outcome, CommitError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Write(write, reply)).await?;
+        answer.await.map_err(|_| CommitError::Closed)?
+    }
+
+    pub(crate) async fn compact(&self, revision: u64) -> Result<(), CommitError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Compact(revision, reply)).await?;
+        answer.await.map_err(|_| CommitError::Closed)?
+    }
+
+    async fn send(&self, job: Job) -> Result<(), CommitError> {
+        let jobs = self.jobs.as_ref().ok_or(CommitError::Closed)?;
+        jobs.send(job).await.map_err(|_| CommitError::Closed)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's writer thread panicked");
+        }
+    }
+}
+
+struct Task {
+    disk: Disk,
+    shared: Arc<Shared>,
+    failed: Option<CommitError>,
+}
+
+impl Task {
+    fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let batch_max = self.shared.limits.commit_batch.max(1);
+        let mut jobs = Vec::new();
+        while queue.blocking_recv_many(&mut jobs, batch_max) > 0 {
+            self.work(jobs.drain(..));
+            self.compact_when_overfull();
+        }
+    }
+
+    fn work(&mut self, jobs: impl Iterator<Item = Job>) {
+        let mut writes = Vec::new();
+        let mut replies = Vec::new();
+        for job in jobs {
+            match job {
+                Job::Write(write, reply) => {
+                    writes.push(write);
+                    replies.push(reply);
+                }
+                Job::Compact(revision, reply) => {
+                    self.write(std::mem::take(&mut writes), std::mem::take(&mut replies));
+                    // The asker may have gone away; the compaction is done all the same.
+                    let _ = reply.send(self.compact(revision));
+                }
+            }
+        }
+        self.write(writes, replies);
+    }
+
+    fn write(&mut self, writes: Vec<Write>, replies: Vec<oneshot::Sender<Result<Outcome, CommitError>>>) {
+        let outcomes = self.durable(writes);
+        match outcomes {
+            Ok(outcomes) => {
+                for (reply, outcome) in replies.into_iter().zip(outcomes) {
+                    let _ = reply.send(Ok(outcome));
+                }
+            }
+            Err(error) => {
+                for reply in replies {
+                    let _ = reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    fn durable(&mut self, writes: Vec<Write>) -> Result<Vec<Outcome>, CommitError> {
+        self.usable()?;
+        let (outcomes, events) = self.shared.decide(writes);
+        if !events.is_empty() {
+            let appended = self.disk.append(&events);
+            self.note(appended)?;
+        }
+        self.shared.publish(&events);
+        Ok(outcomes)
+    }
+
+    fn compact(&mut self, revision: u64) -> Result<(), CommitError> {
+        self.usable()?;
+        if revision <= self.shared.index().compacted() {
+            return Ok(());
+        }
+        let dropped = self.shared.forget(revision);
+        let current = self.shared.index().revision();
+        let compacted = self.disk.compact(&dropped, current, revision);
+        self.note(compacted)
+    }
+
+    fn compact_when_overfull(&mut self) {
+        if let Some(revision) = self.shared.overfull()
+            && let Err(error) = self.compact(revision)
+        {
+            tracing::error!(%error, "the store could not compact");
+        }
+    }
+
+    fn usable(&self) -> Result<(), CommitError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// After a failed commit the disk may or may not hold it: refuse all further writes until the store is reopened.
+    fn note(&mut self, written: Result<(), redb::Error>) -> Result<(), CommitError> {
+        written.map_err(|error| {
+            tracing::error!(%error, "the store cannot write any more");
+            let failed = CommitError::Disk(error.to_string());
+            self.failed = Some(failed.clone());
+            failed
+        })
+    }
+}
