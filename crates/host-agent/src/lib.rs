@@ -1,0 +1,3 @@
+//! Isopod: host-agent.
+
+pub mod guest;
