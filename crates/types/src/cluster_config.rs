@@ -114,12 +114,17 @@ fn problem(field: impl Into<String>, problem: impl Into<String>) -> ConfigError 
 impl ClusterConfig {
     /// The configuration that `--fargate` stands for: profile `fp-default` over `default` and `kube-system`.
     pub fn fargate_default(name: &str, region: &str) -> Self {
-        let selectors = ["default", "kube-system"].map(|namespace| ProfileSelector { namespace: namespace.into(), labels: BTreeMap::new() });
+        let selectors = ["default", "kube-system"]
+            .map(|namespace| ProfileSelector { namespace: namespace.into(), labels: BTreeMap::new() });
         Self {
             api_version: "eksctl.io/v1alpha5".into(),
             kind: "ClusterConfig".into(),
             metadata: ClusterMeta { name: name.into(), region: region.into(), ..ClusterMeta::default() },
-            fargate_profiles: vec![ProfileConfig { name: "fp-default".into(), selectors: selectors.into(), ..ProfileConfig::default() }],
+            fargate_profiles: vec![ProfileConfig {
+                name: "fp-default".into(),
+                selectors: selectors.into(),
+                ..ProfileConfig::default()
+            }],
             iam: Iam::default(),
             vpc: VpcConfig::default(),
             fargate: FargateSettings::default(),
@@ -131,18 +136,31 @@ impl ClusterConfig {
     pub fn check(&self) -> Vec<ConfigError> {
         let mut problems = Vec::new();
         if self.api_version != "eksctl.io/v1alpha5" {
-            problems.push(problem("apiVersion", format!("{:?} is not supported; write eksctl.io/v1alpha5", self.api_version)));
+            problems.push(problem(
+                "apiVersion",
+                format!("{:?} is not supported; write eksctl.io/v1alpha5", self.api_version),
+            ));
         }
         if self.kind != "ClusterConfig" {
             problems.push(problem("kind", format!("{:?} is not supported; write ClusterConfig", self.kind)));
         }
         problems.extend(check_name("metadata.name", &self.metadata.name));
-        problems.extend(self.metadata.region.is_empty().then(|| problem("metadata.region", "is required, for example us-east-1")));
+        problems.extend(
+            self.metadata.region.is_empty().then(|| problem("metadata.region", "is required, for example us-east-1")),
+        );
         problems.extend(self.metadata.version.as_deref().and_then(check_version));
         problems.extend(check_profiles(&self.fargate_profiles));
         problems.extend(self.vpc.cidr.and_then(check_cidr));
-        problems.extend(check_choice("vpc.nat.gateway", self.vpc.nat.gateway.as_deref(), &["HighlyAvailable", "Single", "Disable"]));
-        problems.extend(check_choice("fargate.profilePrecedence", Some(&self.fargate.profile_precedence), &["specificity", "name"]));
+        problems.extend(check_choice(
+            "vpc.nat.gateway",
+            self.vpc.nat.gateway.as_deref(),
+            &["HighlyAvailable", "Single", "Disable"],
+        ));
+        problems.extend(check_choice(
+            "fargate.profilePrecedence",
+            Some(&self.fargate.profile_precedence),
+            &["specificity", "name"],
+        ));
         problems.extend(check_choice("billing.until", Some(&self.billing.until), &["containersEnded", "podDeleted"]));
         problems
     }
@@ -158,7 +176,12 @@ fn check_name(field: &str, name: &str) -> Option<ConfigError> {
     let fits = (1..=100).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-    (!fits).then(|| problem(field, format!("{name:?} must be 1 to 100 letters, digits and hyphens, and begin with a letter or digit")))
+    (!fits).then(|| {
+        problem(
+            field,
+            format!("{name:?} must be 1 to 100 letters, digits and hyphens, and begin with a letter or digit"),
+        )
+    })
 }
 
 fn check_version(version: &str) -> Option<ConfigError> {
@@ -188,7 +211,11 @@ fn check_profiles(profiles: &[ProfileConfig]) -> Vec<ConfigError> {
             problems.push(problem(format!("{field}.name"), format!("{:?} is used twice", profile.name)));
         }
         problems.extend(check_selectors(&field, profile.selectors.as_slice()));
-        problems.extend(check_choice(&format!("{field}.capacityType"), profile.capacity_type.as_deref(), &["ON_DEMAND", "FARGATE_SPOT"]));
+        problems.extend(check_choice(
+            &format!("{field}.capacityType"),
+            profile.capacity_type.as_deref(),
+            &["ON_DEMAND", "FARGATE_SPOT"],
+        ));
     }
     problems
 }
@@ -199,7 +226,12 @@ fn check_selectors(field: &str, selectors: &[ProfileSelector]) -> Vec<ConfigErro
     }
     let empty = selectors.iter().enumerate().filter(|(_, selector)| selector.namespace.is_empty());
     empty
-        .map(|(index, _)| problem(format!("{field}.selectors[{index}]"), format!("invalid profile selector at index #{index}: empty namespace")))
+        .map(|(index, _)| {
+            problem(
+                format!("{field}.selectors[{index}]"),
+                format!("invalid profile selector at index #{index}: empty namespace"),
+            )
+        })
         .collect()
 }
 

@@ -1,0 +1,22 @@
+//! Every decision of Isopod, as pure functions: objects and a time in, writes and reasons out.
+//!
+//! The shells (API server, controllers, host agent) call these functions and carry out what they return. Nothing here
+//! reads a clock, a file or a socket, so every rule is a table of cases in a test.
+
+pub mod addresses;
+pub mod admission;
+pub mod deployment;
+pub mod environment;
+pub mod fargate;
+pub mod garbage;
+pub mod namespaces;
+pub mod plan;
+pub mod pod;
+pub mod profiles;
+pub mod refusals;
+pub mod replicaset;
+pub mod sizing;
+pub mod usage;
+pub mod volumes;
+
+pub use plan::{EventType, Plan, Reason, Target, Write};
