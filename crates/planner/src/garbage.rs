@@ -1,1 +1,245 @@
-//! (in progress) garbage
+//! Garbage collection: what becomes of objects when their owners go.
+//!
+//! Source: the rules of upstream's collector. An owner counts as there only if an object with its UID lives in the
+//! dependent's namespace or in the cluster scope.
+
+use std::collections::BTreeMap;
+
+use isopod_types::names::{FOREGROUND_FINALIZER, ORPHAN_FINALIZER};
+use isopod_types::{ObjectMeta, OwnerReference};
+use serde_json::json;
+
+use crate::plan::{Plan, Target, Write};
+
+/// One object as the collector sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// Which object.
+    pub target: Target,
+    /// Its metadata.
+    pub meta: ObjectMeta,
+}
+
+/// All objects, and by owner UID those that name it.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    items: BTreeMap<String, Item>,
+    dependents: BTreeMap<String, Vec<String>>,
+}
+
+impl Graph {
+    /// Builds the graph of these objects.
+    pub fn new(items: impl IntoIterator<Item = Item>) -> Self {
+        let mut graph = Self::default();
+        for item in items {
+            graph.insert(item);
+        }
+        graph
+    }
+
+    /// Adds or replaces an object.
+    pub fn insert(&mut self, item: Item) {
+        self.remove(&item.meta.uid.clone());
+        for owner in &item.meta.owner_references {
+            self.dependents.entry(owner.uid.clone()).or_default().push(item.meta.uid.clone());
+        }
+        self.items.insert(item.meta.uid.clone(), item);
+    }
+
+    /// Removes an object; returns the UIDs of those whose fate this may change.
+    pub fn remove(&mut self, uid: &str) -> Vec<String> {
+        if let Some(item) = self.items.remove(uid) {
+            for owner in &item.meta.owner_references {
+                if let Some(list) = self.dependents.get_mut(&owner.uid) {
+                    list.retain(|dependent| dependent != uid);
+                }
+            }
+        }
+        self.dependents.get(uid).cloned().unwrap_or_default()
+    }
+
+    /// The object with this UID.
+    pub fn get(&self, uid: &str) -> Option<&Item> {
+        self.items.get(uid)
+    }
+
+    /// UIDs of all objects that have an owner or wait for dependents.
+    pub fn candidates(&self) -> Vec<String> {
+        let relevant = |item: &&Item| {
+            !item.meta.owner_references.is_empty()
+                || item.meta.finalizers.iter().any(|f| f == FOREGROUND_FINALIZER || f == ORPHAN_FINALIZER)
+        };
+        self.items.values().filter(relevant).map(|item| item.meta.uid.clone()).collect()
+    }
+
+    fn dependents(&self, uid: &str) -> impl Iterator<Item = &Item> {
+        self.dependents.get(uid).into_iter().flatten().filter_map(|dependent| self.items.get(dependent))
+    }
+
+    fn owner(&self, of: &Item, reference: &OwnerReference) -> Option<&Item> {
+        let owner = self.items.get(&reference.uid)?;
+        let reachable = owner.meta.namespace.is_empty() || owner.meta.namespace == of.meta.namespace;
+        (reachable && owner.meta.name == reference.name && owner.target.kind == reference.kind).then_some(owner)
+    }
+}
+
+/// Decides about one object.
+pub fn plan(graph: &Graph, uid: &str) -> Plan {
+    let Some(item) = graph.get(uid) else { return Plan::nothing() };
+    let has = |finalizer: &str| item.meta.finalizers.iter().any(|f| f == finalizer);
+    if item.meta.is_deleting() && has(ORPHAN_FINALIZER) {
+        return orphan(graph, item);
+    }
+    if item.meta.is_deleting() && has(FOREGROUND_FINALIZER) {
+        return foreground(graph, item);
+    }
+    if item.meta.is_deleting() || item.meta.owner_references.is_empty() {
+        return Plan::nothing();
+    }
+    collect(graph, item)
+}
+
+/// Deletes an object that has lost all owners, or forgets those that are gone.
+fn collect(graph: &Graph, item: &Item) -> Plan {
+    let (alive, gone): (Vec<_>, Vec<_>) =
+        item.meta.owner_references.iter().partition(|reference| graph.owner(item, reference).is_some());
+    let waiting = |reference: &&OwnerReference| graph.owner(item, reference).is_some_and(waits_for_dependents);
+    if alive.is_empty() || alive.iter().all(waiting) {
+        let propagation = if alive.is_empty() { "Background" } else { "Foreground" };
+        return delete(item, propagation);
+    }
+    if gone.is_empty() {
+        return Plan::nothing();
+    }
+    patch_meta(item, &json!({"ownerReferences": alive}))
+}
+
+fn waits_for_dependents(owner: &Item) -> bool {
+    owner.meta.is_deleting() && owner.meta.finalizers.iter().any(|f| f == FOREGROUND_FINALIZER)
+}
+
+fn delete(item: &Item, propagation: &'static str) -> Plan {
+    let target = Target { resource_version: String::new(), ..item.target.clone() };
+    let delete = Write::Delete { target, propagation: Some(propagation), grace_period_seconds: None };
+    Plan { writes: vec![delete], again_at: None }
+}
+
+fn patch_meta(item: &Item, metadata: &serde_json::Value) -> Plan {
+    let patch = json!({"metadata": metadata});
+    Plan { writes: vec![Write::Patch { target: item.target.clone(), subresource: "", patch }], again_at: None }
+}
+
+fn without(item: &Item, finalizer: &str) -> Plan {
+    let rest: Vec<&String> = item.meta.finalizers.iter().filter(|f| *f != finalizer).collect();
+    patch_meta(item, &json!({"finalizers": rest}))
+}
+
+/// Takes the object out of its dependents' owners, then lets it go.
+fn orphan(graph: &Graph, item: &Item) -> Plan {
+    let mut plan = Plan::nothing();
+    for dependent in graph.dependents(&item.meta.uid) {
+        let rest: Vec<_> = dependent.meta.owner_references.iter().filter(|owner| owner.uid != item.meta.uid).collect();
+        plan.writes.extend(patch_meta(dependent, &json!({"ownerReferences": rest})).writes);
+    }
+    if plan.writes.is_empty() { without(item, ORPHAN_FINALIZER) } else { plan }
+}
+
+/// Deletes the dependents that block, then lets the object go.
+fn foreground(graph: &Graph, item: &Item) -> Plan {
+    let blocking = |dependent: &&Item| {
+        dependent.meta.owner_references.iter().any(|owner| owner.uid == item.meta.uid && owner.block_owner_deletion)
+    };
+    let mut left = graph.dependents(&item.meta.uid).filter(blocking).peekable();
+    if left.peek().is_none() {
+        return without(item, FOREGROUND_FINALIZER);
+    }
+    let mut plan = Plan::nothing();
+    for dependent in left.filter(|dependent| !dependent.meta.is_deleting()) {
+        plan.writes.extend(delete(dependent, "Foreground").writes);
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isopod_types::Key;
+    use isopod_types::pod::Pod;
+
+    /// `uid [<owner[!]]... [deleting] [finalizer]`; `!` blocks the owner's deletion.
+    fn item(text: &str) -> Item {
+        let mut words = text.split_whitespace();
+        let uid = words.next().unwrap();
+        let mut meta = ObjectMeta { name: uid.into(), uid: uid.into(), namespace: "x".into(), ..Default::default() };
+        for word in words {
+            match word.strip_prefix('<') {
+                Some(owner) => meta.owner_references.push(OwnerReference {
+                    kind: "Pod".into(),
+                    name: owner.trim_end_matches('!').into(),
+                    uid: owner.trim_end_matches('!').into(),
+                    block_owner_deletion: owner.ends_with('!'),
+                    ..Default::default()
+                }),
+                None if word == "deleting" => meta.deletion_timestamp = Some(jiff::Timestamp::UNIX_EPOCH),
+                None => meta.finalizers.push(word.into()),
+            }
+        }
+        Item { target: Target::named::<Pod>(Key::new("x", uid)), meta }
+    }
+
+    fn check(items: &[&str], uid: &str, expected: &[&str]) {
+        let graph = Graph::new(items.iter().map(|text| item(text)));
+        let found: Vec<String> = plan(&graph, uid)
+            .writes
+            .iter()
+            .map(|write| match write {
+                Write::Delete { target, propagation, .. } => {
+                    format!("delete {} {}", target.key.name, propagation.unwrap())
+                }
+                Write::Patch { target, patch, .. } => format!("patch {} {}", target.key.name, patch["metadata"]),
+                other => format!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        assert!(found.iter().zip(expected).all(|(f, e)| f.starts_with(e)), "{found:?}");
+    }
+
+    #[test]
+    fn an_object_goes_with_its_last_owner() {
+        check(&["a", "b <a"], "b", &[]);
+        check(&["b <a"], "b", &["delete b Background"]);
+        check(&["c", "b <a <c"], "b", &["patch b {\"ownerReferences\""]);
+        check(&["b <a deleting"], "b", &[]);
+        check(&["a deleting", "b <a"], "b", &[]);
+    }
+
+    #[test]
+    fn foreground_deletion_waits_for_what_blocks() {
+        let all = ["a deleting foregroundDeletion", "b <a!", "c <a"];
+        check(&all, "a", &["delete b Foreground"]);
+        check(&all, "b", &["delete b Foreground"]);
+        check(&["a deleting foregroundDeletion", "c <a"], "a", &["patch a {\"finalizers\":[]"]);
+        check(&["a deleting foregroundDeletion", "b <a! deleting"], "a", &[]);
+    }
+
+    #[test]
+    fn orphaning_lets_dependents_live() {
+        check(&["a deleting orphan", "b <a"], "a", &["patch b {\"ownerReferences\":[]"]);
+        check(&["a deleting orphan"], "a", &["patch a {\"finalizers\":[]"]);
+    }
+
+    #[test]
+    fn an_owner_in_another_namespace_does_not_count() {
+        let mut owner = item("a");
+        owner.meta.namespace = "y".into();
+        let graph = Graph::new([owner, item("b <a")]);
+        assert_eq!(plan(&graph, "b").writes.len(), 1);
+    }
+
+    #[test]
+    fn removing_an_owner_names_its_dependents() {
+        let mut graph = Graph::new([item("a"), item("b <a")]);
+        assert_eq!(graph.remove("a"), ["b"]);
+        assert!(graph.candidates().contains(&"b".to_owned()));
+    }
+}
