@@ -3,6 +3,8 @@
 //! Loaded once from the committed data file (see `data/NOTICE`) and then never changed. Holds no prose; that comes from
 //! [`crate::openapi`], and only when the build found it.
 
+pub(crate) mod load;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -79,12 +81,14 @@ pub struct PatchStrategy {
 }
 
 /// Where a field is in the protobuf encoding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proto {
     /// Field number.
     pub tag: u32,
     /// Wire encoding.
     pub wire: Wire,
+    /// Field numbers of the messages around it: JSON inlines some structs that protobuf nests.
+    pub via: Vec<u32>,
 }
 
 /// Protobuf wire encoding of one value.
@@ -129,6 +133,28 @@ pub struct Field {
     pub merge_key: Option<String>,
     /// Default that server-side apply and OpenAPI know (such as `TCP`).
     pub default: Option<Value>,
+}
+
+impl Field {
+    /// A field without any fact.
+    pub(crate) fn blank() -> Self {
+        Self {
+            name: String::new(),
+            shape: Shape::Json,
+            pointer: false,
+            omit_empty: false,
+            required: false,
+            proto: None,
+            values: None,
+            list_type: ListType::Atomic,
+            list_type_declared: false,
+            list_map_keys: Vec::new(),
+            atomic: false,
+            patch_strategy: None,
+            merge_key: None,
+            default: None,
+        }
+    }
 }
 
 /// A closed set of texts.

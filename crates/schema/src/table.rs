@@ -3,6 +3,10 @@
 //! Rows are data ([`rows`], [`own`]); what differs between kinds in behaviour lives with the behaviour. Never changes after
 //! it was built.
 
+mod build;
+mod own;
+mod rows;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -218,7 +222,9 @@ pub struct Table {
     kinds: Vec<Kind>,
     by_resource: BTreeMap<String, usize>,
     by_kind: BTreeMap<Gvk, usize>,
+    by_gvk: BTreeMap<Gvk, TypeId>,
     types: Arc<TypeSet>,
+    own_prose: Vec<(String, &'static str, &'static str)>,
 }
 
 /// One group with its versions, most preferred first.
@@ -234,7 +240,7 @@ impl Table {
     /// The built-in table: Kubernetes' kinds and ours.
     pub fn builtin() -> &'static Self {
         static BUILTIN: OnceLock<Table> = OnceLock::new();
-        BUILTIN.get_or_init(|| todo!())
+        BUILTIN.get_or_init(build::builtin)
     }
 
     /// All kinds, in discovery order.
@@ -260,7 +266,12 @@ impl Table {
 
     /// The type of anything with a group, version and kind, stored or not (`DeleteOptions`, `Scale`, `Eviction`).
     pub fn type_of(&self, gvk: &Gvk) -> Option<TypeRef<'_>> {
-        self.types.iter().find(|ty| ty.get().gvks.contains(gvk))
+        self.by_gvk.get(gvk).map(|id| TypeRef { set: &self.types, id: *id })
+    }
+
+    /// Descriptions of our own types: definition, field (empty for the type itself), text.
+    pub(crate) fn own_prose(&self) -> &[(String, &'static str, &'static str)] {
+        &self.own_prose
     }
 
     /// All built-in types.
@@ -279,5 +290,77 @@ impl Table {
             }
         }
         groups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_a_type_and_is_found() {
+        let table = Table::builtin();
+        assert_eq!(table.kinds().count(), rows::ROWS.len());
+        for kind in table.kinds() {
+            let found = table.resource(&kind.group, &kind.version, &kind.plural).map(Kind::gvk);
+            assert_eq!(found, Some(kind.gvk()));
+            assert_eq!(table.object_kind(&kind.api_version(), &kind.kind).map(Kind::gvk), Some(kind.gvk()));
+            if kind.is_stored() && kind.kind != "ComponentStatus" {
+                assert!(kind.root().field("metadata").is_some(), "{}", kind.kind);
+                let list = Gvk::new(&kind.group, &kind.version, &kind.list_kind());
+                assert!(table.type_of(&list).is_some(), "{list:?}");
+            }
+            for sub in kind.subresources.iter().filter(|sub| !sub.gvk.kind.ends_with("Options")) {
+                assert!(table.type_of(&sub.gvk).is_some(), "{}/{}", kind.plural, sub.name);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_say_what_upstream_says() {
+        fn check(plural: &str, expected: &str) {
+            let kind = Table::builtin().kinds().find(|kind| kind.plural == plural).expect(plural);
+            let verbs: Vec<&str> = kind.verbs.iter().map(|verb| verb.as_str()).collect();
+            let subs: Vec<&str> = kind.subresources.iter().map(|sub| sub.name.as_str()).collect();
+            let found = format!(
+                "{} {} {} {:?} {}",
+                kind.singular,
+                kind.namespaced,
+                kind.short_names.join("+"),
+                kind.flags.generation,
+                [verbs.join(","), subs.join(",")].join(" ")
+            );
+            assert_eq!(found, expected);
+        }
+        check("namespaces", "namespace false ns false create,delete,get,list,patch,update,watch finalize,status");
+        check(
+            "deployments",
+            "deployment true deploy true create,delete,deletecollection,get,list,patch,update,watch scale,status",
+        );
+        check("customresourcedefinitions", "customresourcedefinition false crd+crds true create,delete,deletecollection,get,list,patch,update,watch status");
+        check("tokenreviews", "tokenreview false  false create ");
+        check("fargateprofiles", "fargateprofile false fp true create,delete,deletecollection,get,list,patch,update,watch status");
+    }
+
+    #[test]
+    fn facts_carry_what_patches_and_protobuf_need() {
+        fn check(ty: &str, field: &str, expected: &str) {
+            let ty = Table::builtin().types().named(ty).expect(ty);
+            let field = ty.field(field).expect(field);
+            let proto = field.proto.as_ref().map(|proto| (proto.via.clone(), proto.tag));
+            let strategy = field.patch_strategy.unwrap_or_default();
+            let found = format!(
+                "{:?} {:?} merge={} key={:?} pointer={} proto={proto:?}",
+                field.list_type, field.list_map_keys, strategy.merge, field.merge_key, field.pointer
+            );
+            assert_eq!(found, expected);
+        }
+        let (container, service) = ("io.k8s.api.core.v1.Container", "io.k8s.api.core.v1.ServiceSpec");
+        check(container, "ports", r#"Map ["containerPort", "protocol"] merge=true key=Some("containerPort") pointer=false proto=Some(([], 6))"#);
+        check(service, "selector", "Atomic [] merge=false key=None pointer=false proto=Some(([], 2))");
+        check("io.k8s.api.apps.v1.DeploymentSpec", "replicas", "Atomic [] merge=false key=None pointer=true proto=Some(([], 1))");
+        check("io.k8s.api.core.v1.SecretKeySelector", "name", "Atomic [] merge=false key=None pointer=false proto=Some(([1], 1))");
+        let selector = Table::builtin().types().named(service).and_then(|ty| ty.field("selector"));
+        assert!(selector.is_some_and(|field| field.atomic));
     }
 }
