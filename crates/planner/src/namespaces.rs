@@ -1,8 +1,8 @@
 //! What every namespace has, and how it ends.
 
+use isopod_types::Key;
 use isopod_types::names::ROOT_CA_CONFIG_MAP;
 use isopod_types::node::{ConfigMap, Namespace, ServiceAccount};
-use isopod_types::Key;
 use serde_json::json;
 
 use crate::plan::{Plan, Target, Write};

@@ -1,0 +1,213 @@
+//! The ReplicaSets of a Deployment: finding, making, refreshing, removing.
+
+use std::collections::BTreeMap;
+
+use isopod_types::names::{
+    DESIRED_REPLICAS_ANNOTATION, LAST_APPLIED_ANNOTATION, MAX_REPLICAS_ANNOTATION, POD_TEMPLATE_HASH,
+    REVISION_ANNOTATION,
+};
+use isopod_types::workload::{Deployment, ReplicaSet};
+use isopod_types::{Key, Object, OwnerReference};
+use serde_json::{Value, json};
+
+use super::{COMPONENT, View, rolling};
+use crate::plan::{Plan, Reason, Target, Write};
+
+/// Characters of generated names: no vowels, nothing that can be mistaken.
+const SAFE: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// FNV-1a over the canonical text of a value, keys sorted.
+fn hash_value(value: &Value, hash: &mut u32) {
+    let mut feed = |bytes: &[u8]| {
+        for byte in bytes {
+            *hash = (*hash ^ u32::from(*byte)).wrapping_mul(16_777_619);
+        }
+    };
+    match value {
+        Value::Object(map) => {
+            feed(b"{");
+            let sorted: BTreeMap<&String, &Value> = map.iter().collect();
+            for (key, value) in sorted {
+                hash_value(&Value::String(key.clone()), hash);
+                hash_value(value, hash);
+            }
+        }
+        Value::Array(items) => {
+            feed(b"[");
+            items.iter().for_each(|item| hash_value(item, hash));
+        }
+        scalar => feed(format!("{scalar};").as_bytes()),
+    }
+}
+
+/// The label value that tells templates apart.
+pub(super) fn template_hash(template: &Value, collisions: i64) -> String {
+    let mut hash = 2_166_136_261;
+    hash_value(template, &mut hash);
+    if collisions > 0 {
+        hash_value(&json!(collisions), &mut hash);
+    }
+    hash.to_string().bytes().map(|digit| char::from(SAFE[usize::from(digit) % SAFE.len()])).collect()
+}
+
+/// Whether a set is of the Deployment's current template.
+pub(super) fn same_template(deployment: &Deployment, set: &ReplicaSet) -> bool {
+    let mut template = set.spec.template.clone();
+    if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
+        labels.remove(POD_TEMPLATE_HASH);
+    }
+    equal(&template, &deployment.spec.template)
+}
+
+/// Equality of documents in which absent, null and empty are the same.
+fn equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => a
+            .keys()
+            .chain(b.keys())
+            .all(|key| equal(a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null))),
+        (Value::Object(map), Value::Null) | (Value::Null, Value::Object(map)) => map.values().all(Value::is_null),
+        (Value::Array(items), Value::Null) | (Value::Null, Value::Array(items)) => items.is_empty(),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
+        (a, b) => a == b,
+    }
+}
+
+/// Takes matching sets that nobody controls.
+pub(super) fn adopt(deployment: &Deployment, sets: &[&ReplicaSet], plan: &mut Plan) {
+    let free = sets.iter().filter(|set| set.metadata.controller().is_none() && !set.metadata.is_deleting());
+    for set in free.filter(|set| deployment.spec.selector.matches(&set.metadata.labels)) {
+        let mut owners = set.metadata.owner_references.clone();
+        owners.push(OwnerReference::controller(&Deployment::api_version(), Deployment::KIND, &deployment.metadata));
+        let patch = json!({"metadata": {"ownerReferences": owners}});
+        plan.push(Write::Patch { target: Target::of::<ReplicaSet>(&set.metadata), subresource: "", patch });
+    }
+}
+
+pub(super) fn revision(annotations: &BTreeMap<String, String>) -> i64 {
+    annotations.get(REVISION_ANNOTATION).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Annotations a set takes over from its Deployment.
+fn copied_annotations(deployment: &Deployment) -> BTreeMap<String, String> {
+    let skipped = [LAST_APPLIED_ANNOTATION, REVISION_ANNOTATION, DESIRED_REPLICAS_ANNOTATION, MAX_REPLICAS_ANNOTATION];
+    let all = deployment.metadata.annotations.iter();
+    all.filter(|(key, _)| !skipped.contains(&key.as_str())).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// The annotations by which a later scaling can be told from a rollout.
+pub(super) fn size_annotations(view: &View<'_>) -> BTreeMap<String, String> {
+    let replicas = view.deployment.spec.replicas;
+    let max = if replicas > 0 { replicas + view.bounds().surge } else { 0 };
+    [(DESIRED_REPLICAS_ANNOTATION, replicas), (MAX_REPLICAS_ANNOTATION, max)]
+        .map(|(k, v)| (k.to_owned(), v.to_string()))
+        .into()
+}
+
+/// Makes the set of the current template.
+pub(super) fn create(view: &View<'_>, plan: &mut Plan) {
+    let deployment = view.deployment;
+    let hash = template_hash(&deployment.spec.template, deployment.status.collision_count.unwrap_or(0));
+    let name = format!("{}-{hash}", deployment.metadata.name);
+    let next = view.old.iter().map(|set| revision(&set.metadata.annotations)).max().unwrap_or(0) + 1;
+    let mut annotations = copied_annotations(deployment);
+    annotations.extend(size_annotations(view));
+    annotations.insert(REVISION_ANNOTATION.into(), next.to_string());
+    let replicas = rolling::new_set_size(view, 0);
+    let object = set_object(deployment, &name, &hash, &annotations, replicas);
+    let target = Target::named::<ReplicaSet>(Key::new(&*deployment.metadata.namespace, &*name));
+    plan.push(Write::Create { target, object, tolerate_existing: true });
+    set_revision(view, next, plan);
+    if replicas > 0 {
+        announce(view, &name, 0, replicas, plan);
+    }
+}
+
+fn set_object(
+    deployment: &Deployment,
+    name: &str,
+    hash: &str,
+    annotations: &BTreeMap<String, String>,
+    replicas: i64,
+) -> Value {
+    let mut template = deployment.spec.template.clone();
+    template["metadata"]["labels"][POD_TEMPLATE_HASH] = json!(hash);
+    let mut selector = deployment.spec.selector.clone();
+    selector.match_labels.insert(POD_TEMPLATE_HASH.into(), hash.into());
+    let owner = OwnerReference::controller(&Deployment::api_version(), Deployment::KIND, &deployment.metadata);
+    json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {
+            "name": name, "namespace": deployment.metadata.namespace, "ownerReferences": [owner],
+            "labels": template["metadata"]["labels"], "annotations": annotations,
+        },
+        "spec": {
+            "replicas": replicas, "selector": selector, "template": template, "minReadySeconds": deployment.spec.min_ready_seconds,
+        },
+    })
+}
+
+/// Writes the revision of the rollout on the Deployment.
+fn set_revision(view: &View<'_>, revision_number: i64, plan: &mut Plan) {
+    if revision(&view.deployment.metadata.annotations) != revision_number {
+        let target = Target { resource_version: String::new(), ..Target::of::<Deployment>(&view.deployment.metadata) };
+        let patch = json!({"metadata": {"annotations": {REVISION_ANNOTATION: revision_number.to_string()}}});
+        plan.push(Write::Patch { target, subresource: "", patch });
+    }
+}
+
+/// Gives the current set the highest revision: a rollback reuses an old set.
+pub(super) fn refresh(view: &View<'_>, new: &ReplicaSet, plan: &mut Plan) {
+    let highest = view.old.iter().map(|set| revision(&set.metadata.annotations)).max().unwrap_or(0);
+    let mine = revision(&new.metadata.annotations);
+    let wanted = if mine > highest { mine } else { highest + 1 };
+    let mut annotations = copied_annotations(view.deployment);
+    annotations.insert(REVISION_ANNOTATION.into(), wanted.to_string());
+    let stale = annotations.iter().any(|(key, value)| new.metadata.annotations.get(key) != Some(value));
+    if stale {
+        let target = Target { resource_version: String::new(), ..Target::of::<ReplicaSet>(&new.metadata) };
+        plan.push(Write::Patch { target, subresource: "", patch: json!({"metadata": {"annotations": annotations}}) });
+    }
+    set_revision(view, wanted, plan);
+}
+
+fn announce(view: &View<'_>, set: &str, from: i64, to: i64, plan: &mut Plan) {
+    let word = if to > from { "up" } else { "down" };
+    let text = format!("Scaled {word} replica set {set} from {from} to {to}");
+    plan.event(
+        &Target::of::<Deployment>(&view.deployment.metadata),
+        COMPONENT,
+        Reason::normal("ScalingReplicaSet", text),
+    );
+}
+
+/// Sets a ReplicaSet's size and the annotations that go with it.
+pub(super) fn resize(view: &View<'_>, set: &ReplicaSet, replicas: i64, plan: &mut Plan) {
+    let annotations = size_annotations(view);
+    let current = annotations.iter().all(|(key, value)| set.metadata.annotations.get(key) == Some(value));
+    if set.spec.replicas == replicas && current {
+        return;
+    }
+    let patch = json!({"metadata": {"annotations": annotations}, "spec": {"replicas": replicas}});
+    let target = Target { resource_version: String::new(), ..Target::of::<ReplicaSet>(&set.metadata) };
+    plan.push(Write::Patch { target, subresource: "", patch });
+    if set.spec.replicas != replicas {
+        announce(view, &set.metadata.name, set.spec.replicas, replicas, plan);
+    }
+}
+
+/// Removes empty old sets beyond the history limit.
+pub(super) fn clean_up(view: &View<'_>, plan: &mut Plan) {
+    let limit = usize::try_from(view.deployment.spec.revision_history_limit.unwrap_or(10)).unwrap_or(0);
+    let mut empty: Vec<&&ReplicaSet> = view
+        .old
+        .iter()
+        .filter(|set| set.spec.replicas == 0 && set.status.replicas == 0 && !set.metadata.is_deleting())
+        .filter(|set| set.status.observed_generation >= set.metadata.generation)
+        .collect();
+    empty.sort_by_key(|set| revision(&set.metadata.annotations));
+    for set in empty.iter().take(empty.len().saturating_sub(limit)) {
+        let target = Target::of::<ReplicaSet>(&set.metadata);
+        plan.push(Write::Delete { target, propagation: Some("Background"), grace_period_seconds: None });
+    }
+}
