@@ -1,0 +1,242 @@
+//! What to do next for one pod.
+
+use isopod_types::pod::{Container, Pod};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::observed::{Image, Machine, Observed, Run, Runs, Setup};
+use super::{after, backoff, restarts};
+
+/// A signal that ends a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Signal {
+    /// The image's stop signal, SIGTERM by default.
+    Stop,
+    /// SIGKILL.
+    Kill,
+}
+
+/// Something for the host agent to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Make the microVM.
+    StartMachine,
+    /// Take the microVM away.
+    DestroyMachine,
+    /// Pull an image.
+    PullImage {
+        /// Reference.
+        image: String,
+    },
+    /// Give the guest its identity, network and volumes.
+    Configure,
+    /// Start a container.
+    StartContainer {
+        /// Name.
+        container: String,
+        /// Number of the run, 0 for the first.
+        attempt: u32,
+    },
+    /// Signal a container.
+    Signal {
+        /// Name.
+        container: String,
+        /// Which.
+        signal: Signal,
+    },
+    /// Delete the pod object for good.
+    DeleteObject,
+}
+
+/// What to do now, and when to decide again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// What to do, in order.
+    pub actions: Vec<Action>,
+    /// When time alone changes the decision.
+    pub wake_at: Option<Timestamp>,
+}
+
+impl Decision {
+    fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+/// Why a pod is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Its object is being deleted; SIGKILL comes at this time.
+    Deleted { kill_at: Timestamp },
+    /// It ran longer than `activeDeadlineSeconds`.
+    DeadlineExceeded { kill_at: Timestamp },
+    /// Its work is done, well or not; only sidecars are left.
+    Finished,
+}
+
+/// Whether the pod is past its deadline, and when it will be.
+pub(super) fn deadline(pod: &Pod, observed: &Observed) -> Option<Timestamp> {
+    let seconds = pod.spec.active_deadline_seconds?;
+    Some(after(observed.seen_at?, SignedDuration::from_secs(seconds)))
+}
+
+pub(super) fn stop(pod: &Pod, observed: &Observed, now: Timestamp) -> Option<Stop> {
+    if let Some(kill_at) = pod.metadata.deletion_timestamp {
+        return Some(Stop::Deleted { kill_at });
+    }
+    if outcome(pod, observed).is_some() || pod.is_terminal() {
+        return Some(Stop::Finished);
+    }
+    let at = deadline(pod, observed).filter(|at| *at <= now)?;
+    let grace = pod.spec.termination_grace_period_seconds.unwrap_or(30);
+    Some(Stop::DeadlineExceeded { kill_at: after(at, SignedDuration::from_secs(grace)) })
+}
+
+/// How the pod's work ended, when it has: true for success.
+pub(super) fn outcome(pod: &Pod, observed: &Observed) -> Option<bool> {
+    let end = |container: &Container| match &observed.containers.get(&container.name)?.run {
+        Run::Ended(end) if !restarts(pod, container, end.code) => Some(end.code),
+        _ => None,
+    };
+    let failed_init = pod.spec.init_containers.iter().any(|c| !c.is_sidecar() && end(c).is_some_and(|code| code != 0));
+    if failed_init {
+        return Some(false);
+    }
+    let codes: Option<Vec<i32>> = pod.spec.containers.iter().map(end).collect();
+    codes.map(|codes| codes.iter().all(|code| *code == 0))
+}
+
+/// Decides what to do next.
+pub fn decide(pod: &Pod, observed: &Observed, now: Timestamp) -> Decision {
+    let mut decision = Decision::default();
+    match stop(pod, observed, now) {
+        Some(reason) => wind_down(pod, observed, reason, now, &mut decision),
+        None => wind_up(pod, observed, now, &mut decision),
+    }
+    decision
+}
+
+fn wind_down(pod: &Pod, observed: &Observed, reason: Stop, now: Timestamp, decision: &mut Decision) {
+    if observed.any_live() && matches!(observed.machine, Machine::Up { .. }) {
+        return end_containers(pod, observed, reason, now, decision);
+    }
+    match observed.machine {
+        Machine::Up { .. } => decision.act(Action::DestroyMachine),
+        Machine::None | Machine::Ended { .. } | Machine::Failed { .. } if matches!(reason, Stop::Deleted { .. }) => {
+            decision.act(Action::DeleteObject);
+        }
+        _ => {}
+    }
+}
+
+/// Signals what still runs: sidecars only after the others.
+fn end_containers(pod: &Pod, observed: &Observed, reason: Stop, now: Timestamp, decision: &mut Decision) {
+    let live = |container: &&Container| observed.containers.get(&container.name).is_some_and(Runs::is_live);
+    let (sidecars, mains): (Vec<&Container>, Vec<&Container>) =
+        pod.spec.all_containers().filter(live).partition(|container| container.is_sidecar());
+    let kill_at = match reason {
+        Stop::Deleted { kill_at } | Stop::DeadlineExceeded { kill_at } => Some(kill_at),
+        Stop::Finished => None,
+    };
+    let signal = if kill_at.is_some_and(|at| at <= now) { Signal::Kill } else { Signal::Stop };
+    let due = if mains.is_empty() || signal == Signal::Kill { [mains, sidecars].concat() } else { mains };
+    for container in due {
+        let sent = observed.containers.get(&container.name).and_then(|runs| runs.signalled);
+        if sent < Some(signal) {
+            decision.act(Action::Signal { container: container.name.clone(), signal });
+        }
+    }
+    if let Some(at) = kill_at.filter(|at| *at > now) {
+        decision.wake(at);
+    }
+}
+
+fn wind_up(pod: &Pod, observed: &Observed, now: Timestamp, decision: &mut Decision) {
+    if let Some(at) = deadline(pod, observed) {
+        decision.wake(at);
+    }
+    pull_images(pod, observed, now, decision);
+    match &observed.machine {
+        Machine::None | Machine::Ended { .. } => start_machine(pod, observed, now, decision),
+        Machine::Failed { tries, at, .. } => retry(after(*at, backoff(*tries)), now, decision, Action::StartMachine),
+        Machine::Up { .. } => run_containers(pod, observed, now, decision),
+        Machine::Starting { .. } | Machine::Destroying => {}
+    }
+}
+
+fn retry(at: Timestamp, now: Timestamp, decision: &mut Decision, action: Action) {
+    if at <= now { decision.act(action) } else { decision.wake(at) }
+}
+
+/// A microVM that ended is replaced when the first of its containers may run again.
+fn start_machine(pod: &Pod, observed: &Observed, now: Timestamp, decision: &mut Decision) {
+    let runs = pod.spec.all_containers().filter_map(|container| observed.containers.get(&container.name));
+    let earliest = runs.filter_map(Runs::restart_at).min();
+    retry(earliest.unwrap_or(now), now, decision, Action::StartMachine);
+}
+
+fn pull_images(pod: &Pod, observed: &Observed, now: Timestamp, decision: &mut Decision) {
+    let mut asked: Vec<&str> = Vec::new();
+    for container in pod.spec.all_containers() {
+        let image = container.image.as_str();
+        if asked.contains(&image) {
+            continue;
+        }
+        asked.push(image);
+        match observed.images.get(image) {
+            None => decision.act(Action::PullImage { image: image.into() }),
+            Some(Image::Failed { reason, .. }) if reason == "InvalidImageName" => {}
+            Some(Image::Failed { tries, at, .. }) => {
+                retry(after(*at, backoff(*tries)), now, decision, Action::PullImage { image: image.into() });
+                decision.wake(after(*at, super::status::PULL_ERROR_SHOWN));
+            }
+            Some(Image::Pulling { .. } | Image::Ready { .. }) => {}
+        }
+    }
+    decision.wake_at = decision.wake_at.filter(|at| *at > now);
+}
+
+fn run_containers(pod: &Pod, observed: &Observed, now: Timestamp, decision: &mut Decision) {
+    match &observed.setup {
+        Setup::Absent => return decision.act(Action::Configure),
+        Setup::Failed { tries, at, .. } => return retry(after(*at, backoff(*tries)), now, decision, Action::Configure),
+        Setup::Running { .. } => return,
+        Setup::Done => {}
+    }
+    for container in &pod.spec.init_containers {
+        let runs = observed.containers.get(&container.name);
+        let passed = match runs.map(|runs| &runs.run) {
+            Some(Run::Ended(end)) => end.code == 0 && !container.is_sidecar(),
+            Some(Run::Running { .. }) => container.is_sidecar(),
+            _ => false,
+        };
+        if !passed {
+            start_if_due(pod, container, observed, now, decision);
+            if !container.is_sidecar() || runs.is_none_or(|runs| runs.starts == 0) {
+                return;
+            }
+        }
+    }
+    for container in &pod.spec.containers {
+        start_if_due(pod, container, observed, now, decision);
+    }
+}
+
+fn start_if_due(pod: &Pod, container: &Container, observed: &Observed, now: Timestamp, decision: &mut Decision) {
+    if !matches!(observed.images.get(&container.image), Some(Image::Ready { .. })) {
+        return;
+    }
+    let runs = observed.containers.get(&container.name).cloned().unwrap_or_default();
+    let start = Action::StartContainer { container: container.name.clone(), attempt: runs.starts };
+    match &runs.run {
+        Run::Idle => decision.act(start),
+        Run::Ended(end) if restarts(pod, container, end.code) => {
+            retry(runs.restart_at().unwrap_or(now), now, decision, start);
+        }
+        _ => {}
+    }
+}

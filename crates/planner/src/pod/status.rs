@@ -1,0 +1,248 @@
+//! The status of a pod, from what is known about it.
+
+use isopod_types::pod::{Container, ContainerState, ContainerStatus, Pod, PodCondition, Running, Terminated, Waiting};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::decide::{Stop, outcome, stop};
+use super::observed::{End, Image, Machine, Observed, Run, Runs, Setup};
+use super::restarts;
+
+/// How long a failed pull shows as `ErrImagePull` before it shows as `ImagePullBackOff`.
+pub const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
+
+/// Addresses that the status names.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses {
+    /// Address of the pod.
+    pub pod: String,
+    /// Address of the node.
+    pub host: String,
+}
+
+/// The pod's whole status, as a merge patch.
+pub fn render(pod: &Pod, observed: &Observed, addresses: &Addresses, now: Timestamp) -> Value {
+    let view = View { pod, observed, now };
+    let phase = view.phase();
+    let mut status = json!({
+        "phase": phase,
+        "conditions": view.conditions(phase),
+        "containerStatuses": view.statuses(&pod.spec.containers),
+        "startTime": observed.seen_at,
+        "reason": view.reason(),
+        "message": view.message(),
+        "observedGeneration": pod.metadata.generation,
+    });
+    if !pod.spec.init_containers.is_empty() {
+        status["initContainerStatuses"] = json!(view.statuses(&pod.spec.init_containers));
+    }
+    if !addresses.pod.is_empty() {
+        status["podIP"] = json!(addresses.pod);
+        status["podIPs"] = json!([{"ip": addresses.pod}]);
+        status["hostIP"] = json!(addresses.host);
+        status["hostIPs"] = json!([{"ip": addresses.host}]);
+    }
+    json!({"status": status})
+}
+
+struct View<'a> {
+    pod: &'a Pod,
+    observed: &'a Observed,
+    now: Timestamp,
+}
+
+impl View<'_> {
+    fn runs(&self, container: &Container) -> Runs {
+        self.observed.containers.get(&container.name).cloned().unwrap_or_default()
+    }
+
+    fn deadline_exceeded(&self) -> bool {
+        let stopped = matches!(stop(self.pod, self.observed, self.now), Some(Stop::DeadlineExceeded { .. }));
+        stopped || self.pod.status.reason == "DeadlineExceeded"
+    }
+
+    fn phase(&self) -> &'static str {
+        match self.pod.status.phase.as_str() {
+            "Succeeded" => return "Succeeded",
+            "Failed" => return "Failed",
+            _ => {}
+        }
+        let over = !self.observed.any_live();
+        if let Some(good) = outcome(self.pod, self.observed).filter(|_| over) {
+            return if good { "Succeeded" } else { "Failed" };
+        }
+        if over && self.deadline_exceeded() {
+            return "Failed";
+        }
+        let ending = self.pod.metadata.is_deleting() && over;
+        let started = self.pod.spec.containers.iter().all(|container| self.runs(container).starts > 0);
+        if ending && started {
+            let ended_well = |c: &Container| matches!(self.runs(c).run, Run::Ended(End { code: 0, .. }));
+            return if self.pod.spec.containers.iter().all(ended_well) { "Succeeded" } else { "Failed" };
+        }
+        if started { "Running" } else { "Pending" }
+    }
+
+    fn reason(&self) -> Option<&'static str> {
+        self.deadline_exceeded().then_some("DeadlineExceeded")
+    }
+
+    fn message(&self) -> Option<String> {
+        match &self.observed.machine {
+            _ if self.deadline_exceeded() => {
+                Some("Pod was active on the node longer than the specified deadline".into())
+            }
+            Machine::Failed { message, .. } => Some(format!("the microVM could not be started: {message}")),
+            _ => None,
+        }
+    }
+
+    fn initialized(&self) -> bool {
+        self.pod.spec.init_containers.iter().all(|container| match self.runs(container).run {
+            Run::Ended(end) => container.is_sidecar() || end.code == 0,
+            Run::Running { .. } => container.is_sidecar(),
+            _ => false,
+        })
+    }
+
+    fn statuses(&self, containers: &[Container]) -> Vec<ContainerStatus> {
+        containers.iter().map(|container| self.status(container)).collect()
+    }
+
+    fn status(&self, container: &Container) -> ContainerStatus {
+        let runs = self.runs(container);
+        let uid = &self.pod.metadata.uid;
+        let id = |attempt: u32| format!("isopod://{uid}/{}/{attempt}", container.name);
+        let image_id = match self.observed.images.get(&container.image) {
+            Some(Image::Ready { id }) => id.clone(),
+            _ => String::new(),
+        };
+        let waiting_again = matches!(&runs.run, Run::Ended(end) if self.will_restart(container, end.code));
+        let (state, last) = match &runs.run {
+            Run::Running { started_at } => (running(*started_at), runs.last.as_ref()),
+            Run::Ended(end) if waiting_again => (self.waiting(container, &runs), Some(end)),
+            Run::Ended(end) => (terminated(end, id(end.attempt)), runs.last.as_ref()),
+            Run::Idle | Run::Starting => (self.waiting(container, &runs), runs.last.as_ref()),
+        };
+        let is_running = matches!(runs.run, Run::Running { .. });
+        let init_done = super::is_init(self.pod, container) && matches!(&runs.run, Run::Ended(End { code: 0, .. }));
+        ContainerStatus {
+            name: container.name.clone(),
+            state,
+            last_state: last.map(|end| terminated(end, id(end.attempt))).unwrap_or_default(),
+            ready: is_running || init_done,
+            restart_count: runs.restart_count(),
+            image: container.image.clone(),
+            image_id,
+            container_id: if runs.starts > 0 { id(runs.starts - 1) } else { String::new() },
+            started: is_running,
+        }
+    }
+
+    fn will_restart(&self, container: &Container, code: i32) -> bool {
+        stop(self.pod, self.observed, self.now).is_none() && restarts(self.pod, container, code)
+    }
+
+    fn waiting(&self, container: &Container, runs: &Runs) -> ContainerState {
+        let (reason, message) = self.why_waiting(container, runs);
+        ContainerState { waiting: Some(Waiting { reason, message }), ..ContainerState::default() }
+    }
+
+    fn why_waiting(&self, container: &Container, runs: &Runs) -> (String, String) {
+        if let Some(Image::Failed { reason, message, at, .. }) = self.observed.images.get(&container.image) {
+            let fresh = self.now.duration_since(*at) < PULL_ERROR_SHOWN || reason != "ErrImagePull";
+            let image = &container.image;
+            return if fresh {
+                (reason.clone(), message.clone())
+            } else {
+                ("ImagePullBackOff".into(), format!("Back-off pulling image {image:?}: ErrImagePull: {message}"))
+            };
+        }
+        if let Setup::Failed { reason, message, .. } = &self.observed.setup {
+            let shown = if reason == "FailedMount" { "ContainerCreating" } else { reason };
+            return (shown.into(), message.clone());
+        }
+        if matches!(runs.run, Run::Ended(_)) {
+            return self.why_not_again(container, runs);
+        }
+        let waits_for_init = !super::is_init(self.pod, container) && !self.initialized();
+        let reason = if waits_for_init && !self.pod.spec.init_containers.is_empty() {
+            "PodInitializing"
+        } else {
+            "ContainerCreating"
+        };
+        (reason.into(), String::new())
+    }
+
+    fn why_not_again(&self, container: &Container, runs: &Runs) -> (String, String) {
+        let delay = super::backoff(runs.crashes.saturating_sub(1)).as_secs();
+        let meta = &self.pod.metadata;
+        let pod = format!("{}_{}({})", meta.name, meta.namespace, meta.uid);
+        let text = format!("back-off {delay}s restarting failed container={} pod={pod}", container.name);
+        ("CrashLoopBackOff".into(), text)
+    }
+
+    fn conditions(&self, phase: &str) -> Vec<PodCondition> {
+        let names = |ready: fn(&ContainerStatus) -> bool| -> Vec<String> {
+            let statuses = self.statuses(&self.pod.spec.containers);
+            statuses.into_iter().filter(|status| !ready(status)).map(|status| status.name).collect()
+        };
+        let unready = names(|status| status.ready);
+        let done = phase == "Succeeded";
+        let containers_ready = if done {
+            (false, "PodCompleted", String::new())
+        } else if unready.is_empty() {
+            (true, "", String::new())
+        } else {
+            (false, "ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")))
+        };
+        let initialized = if self.initialized() {
+            (true, "", String::new())
+        } else {
+            (false, "ContainersNotInitialized", "containers with incomplete status".to_owned())
+        };
+        let sandbox = (matches!(self.observed.machine, Machine::Up { .. }), "", String::new());
+        let wanted = [
+            ("PodReadyToStartContainers", sandbox),
+            ("Initialized", initialized),
+            ("Ready", containers_ready.clone()),
+            ("ContainersReady", containers_ready),
+            ("PodScheduled", (true, "", String::new())),
+        ];
+        let mut conditions: Vec<PodCondition> =
+            wanted.into_iter().map(|(type_, facts)| self.condition(type_, facts)).collect();
+        let kept = self.pod.status.conditions.iter().filter(|old| !conditions.iter().any(|new| new.type_ == old.type_));
+        let kept: Vec<PodCondition> = kept.cloned().collect();
+        conditions.extend(kept);
+        conditions
+    }
+
+    fn condition(&self, type_: &str, (status, reason, message): (bool, &str, String)) -> PodCondition {
+        let status = if status { "True" } else { "False" };
+        let old = self.pod.status.conditions.iter().find(|old| old.type_ == type_ && old.status == status);
+        PodCondition {
+            type_: type_.into(),
+            status: status.into(),
+            last_transition_time: old.and_then(|old| old.last_transition_time).or(Some(self.now)),
+            reason: reason.into(),
+            message,
+        }
+    }
+}
+
+fn running(started_at: Timestamp) -> ContainerState {
+    ContainerState { running: Some(Running { started_at: Some(started_at) }), ..ContainerState::default() }
+}
+
+fn terminated(end: &End, container_id: String) -> ContainerState {
+    let terminated = Terminated {
+        exit_code: end.code,
+        signal: end.signal,
+        reason: end.reason.clone(),
+        message: end.message.clone(),
+        started_at: Some(end.started_at),
+        finished_at: Some(end.finished_at),
+        container_id,
+    };
+    ContainerState { terminated: Some(terminated), ..ContainerState::default() }
+}
