@@ -1,13 +1,169 @@
 //! Defaults that the server fills in (facts, section 3), on decoding, after each patch and on reading from the store.
 //!
-//! Idempotent. Never allocates addresses or names; that is the registry's business.
+//! Idempotent. Never allocates addresses or names; that is the registry's business. Constants stand in [`constants`], what
+//! depends on other fields in the functions beside it.
 
-use serde_json::Value;
+mod constants;
+mod pod;
+mod service;
+mod workload;
 
+use serde_json::{Map, Value};
+
+use crate::facts::{Shape, TypeId, TypeSet};
+use crate::quantity;
 use crate::table::Kind;
+
+type Object = Map<String, Value>;
 
 /// Fills in the defaults of a kind.
 pub fn apply(kind: &Kind, object: &mut Value) {
-    let _ = (kind, object);
-    todo!()
+    let Some(map) = object.as_object_mut() else { return };
+    by_kind(kind, map);
+    object_defaults(kind.types(), kind.root, map);
+}
+
+/// Defaults that hold for a kind only, not wherever its parts are embedded.
+fn by_kind(kind: &Kind, object: &mut Object) {
+    match (kind.group.as_str(), kind.kind.as_str()) {
+        ("", "Pod") => pod::pod(object),
+        ("", "Namespace") => namespace(object),
+        ("", "Secret") => secret(object),
+        ("", "Node") => node(object),
+        ("", "ReplicationController") => workload::replication_controller(object),
+        ("batch", "Job") => workload::job(object),
+        _ => {}
+    }
+}
+
+/// Walks an object of a known type.
+fn object_defaults(set: &TypeSet, id: TypeId, object: &mut Object) {
+    let ty = set.get(id);
+    constants::apply(&ty.name, object);
+    by_type(&ty.name, object);
+    for (name, value) in object.iter_mut() {
+        if let Some(field) = ty.field(name) {
+            value_defaults(set, &field.shape, value);
+        }
+    }
+}
+
+fn value_defaults(set: &TypeSet, shape: &Shape, value: &mut Value) {
+    match (shape, value) {
+        (Shape::Object(id), Value::Object(object)) => object_defaults(set, *id, object),
+        (Shape::List(item), Value::Array(items)) if is_deep(item) => {
+            items.iter_mut().for_each(|value| value_defaults(set, item, value));
+        }
+        (Shape::Map(item), Value::Object(map)) if is_deep(item) => {
+            map.values_mut().for_each(|value| value_defaults(set, item, value));
+        }
+        (Shape::Quantity, Value::String(text)) if text.ends_with(['n', 'u']) => {
+            *text = quantity::canonical_milli(text).unwrap_or_else(|| text.clone());
+        }
+        _ => {}
+    }
+}
+
+fn is_deep(shape: &Shape) -> bool {
+    matches!(shape, Shape::Object(_) | Shape::List(_) | Shape::Map(_) | Shape::Quantity)
+}
+
+/// Defaults that depend on other fields of the same object.
+fn by_type(name: &str, object: &mut Object) {
+    match name.strip_prefix("io.k8s.api.").unwrap_or(name) {
+        "core.v1.Container" | "core.v1.EphemeralContainer" => pod::container(object),
+        "core.v1.ImageVolumeSource" => pod::image_volume(object),
+        "core.v1.Volume" => pod::volume(object),
+        "core.v1.ServiceSpec" => service::spec(object),
+        "core.v1.LimitRangeItem" => limit_range_item(object),
+        "apps.v1.DeploymentSpec" => workload::deployment(object),
+        "apps.v1.DaemonSetSpec" => workload::daemon_set(object),
+        "apps.v1.StatefulSetSpec" => workload::stateful_set(object),
+        "batch.v1.JobSpec" => workload::job_spec(object),
+        "autoscaling.v2.HorizontalPodAutoscalerSpec" => workload::autoscaler(object),
+        "networking.v1.NetworkPolicySpec" => service::network_policy(object),
+        "rbac.v1.Subject" => subject(object),
+        "resource.v1.ExactDeviceRequest" | "resource.v1.DeviceSubRequest" => device_request(object),
+        _ => {}
+    }
+}
+
+/// Inserts when absent.
+fn put(object: &mut Object, name: &str, value: impl Into<Value>) {
+    if !object.contains_key(name) {
+        object.insert(name.to_owned(), value.into());
+    }
+}
+
+/// The object in a field, made if absent.
+fn child<'a>(object: &'a mut Object, name: &str) -> Option<&'a mut Object> {
+    object.entry(name).or_insert_with(|| Map::new().into()).as_object_mut()
+}
+
+fn text<'a>(object: &'a Object, name: &str) -> &'a str {
+    object.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+fn namespace(object: &mut Object) {
+    let name = object.get("metadata").and_then(|metadata| metadata.get("name")).cloned();
+    if let (Some(name), Some(metadata)) = (name, child(object, "metadata"))
+        && let Some(labels) = child(metadata, "labels")
+    {
+        labels.insert(NAME_LABEL.into(), name);
+    }
+    if let Some(status) = child(object, "status") {
+        put(status, "phase", "Active");
+    }
+}
+
+/// Merges `stringData` into `data`, which is the only one that is stored.
+fn secret(object: &mut Object) {
+    use base64::Engine as _;
+    put(object, "type", "Opaque");
+    let Some(Value::Object(plain)) = object.shift_remove("stringData") else { return };
+    let Some(data) = child(object, "data") else { return };
+    for (key, value) in plain {
+        let bytes = value.as_str().unwrap_or_default();
+        data.insert(key, base64::engine::general_purpose::STANDARD.encode(bytes).into());
+    }
+}
+
+fn node(object: &mut Object) {
+    if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut)
+        && let Some(capacity) = status.get("capacity").cloned()
+    {
+        put(status, "allocatable", capacity);
+    }
+}
+
+fn limit_range_item(object: &mut Object) {
+    if text(object, "type") != "Container" {
+        return;
+    }
+    fill_map(object, "default", "max");
+    fill_map(object, "defaultRequest", "default");
+    fill_map(object, "defaultRequest", "min");
+}
+
+/// Copies the keys that `to` lacks from the map `from`.
+fn fill_map(object: &mut Object, to: &str, from: &str) {
+    let Some(Value::Object(source)) = object.get(from).cloned() else { return };
+    if let Some(target) = child(object, to) {
+        source.into_iter().for_each(|(key, value)| put(target, &key, value));
+    }
+}
+
+fn subject(object: &mut Object) {
+    if ["User", "Group"].contains(&text(object, "kind")) {
+        put(object, "apiGroup", "rbac.authorization.k8s.io");
+    }
+}
+
+fn device_request(object: &mut Object) {
+    put(object, "allocationMode", "ExactCount");
+    if text(object, "allocationMode") == "ExactCount" {
+        put(object, "count", 1);
+    }
 }

@@ -39,8 +39,6 @@ pub enum Shape {
     Time,
     /// RFC 3339 time with six decimals.
     MicroTime,
-    /// A Go duration (`1h30m`).
-    Duration,
     /// A whole foreign object (`RawExtension`).
     RawExtension,
     /// The field set of a managed-fields entry.

@@ -7,8 +7,159 @@
 pub const INVALID: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
+const NANO: i128 = 1_000_000_000;
+/// Larger amounts are cut to this.
+const MAX_UNITS: i128 = i64::MAX as i128;
+const DECIMAL: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
+const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+
+/// How an amount was written, and so how it is written back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Notation {
+    Decimal,
+    Binary,
+    Exponent,
+}
+
 /// The canonical text; none when it is not a quantity.
 pub fn canonical(text: &str) -> Option<String> {
-    let _ = text;
-    todo!()
+    let (nano, notation) = parse(text)?;
+    Some(print(nano, notation))
+}
+
+/// The canonical text after rounding up to thousandths, as done for limits, requests and capacities.
+pub fn canonical_milli(text: &str) -> Option<String> {
+    let (nano, notation) = parse(text)?;
+    Some(print(div_away(nano, 1_000_000) * 1_000_000, notation))
+}
+
+fn parse(text: &str) -> Option<(i128, Notation)> {
+    let negative = text.starts_with('-');
+    let body = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let end = body.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(body.len());
+    let (number, suffix) = body.split_at(end);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
+        return None;
+    }
+    let (notation, base, power) = parse_suffix(suffix)?;
+    let nano = amount(whole, fraction, base, power).min(MAX_UNITS * NANO);
+    Some((if negative { -nano } else { nano }, notation))
+}
+
+fn parse_suffix(suffix: &str) -> Option<(Notation, i128, i32)> {
+    let position = |list: &[&str]| list.iter().position(|known| *known == suffix).and_then(|at| i32::try_from(at).ok());
+    if let Some(at) = position(&DECIMAL) {
+        return Some((Notation::Decimal, 10, (at - 3) * 3));
+    }
+    if let Some(at) = position(&BINARY) {
+        return Some((Notation::Binary, 1024, at));
+    }
+    let power = suffix.strip_prefix(['e', 'E'])?;
+    let power: i32 = power.strip_prefix('+').unwrap_or(power).parse().ok()?;
+    Some((Notation::Exponent, 10, power.clamp(-100, 100)))
+}
+
+/// Billionths, rounded away from zero, saturating.
+fn amount(whole: &str, fraction: &str, base: i128, power: i32) -> i128 {
+    let digits = format!("{}{fraction}", whole.trim_start_matches('0'));
+    // Digits that can no longer matter are cut: 38 decimal digits is all that fits.
+    if digits.trim_start_matches('0').len() > 27 && fraction.is_empty() {
+        return i128::MAX;
+    }
+    let (digits, places) = cut(&digits, fraction.len());
+    let mantissa: i128 = digits.parse().unwrap_or(0);
+    let up = i32::try_from(places).unwrap_or(i32::MAX);
+    let exponent = if base == 10 { 9 + power - up } else { 9 - up };
+    let binary = if base == 10 { 1 } else { base.pow(power.unsigned_abs()) };
+    let Some(mantissa) = mantissa.checked_mul(binary) else { return i128::MAX };
+    match 10i128.checked_pow(exponent.unsigned_abs()) {
+        Some(scale) if exponent >= 0 => mantissa.checked_mul(scale).unwrap_or(i128::MAX),
+        Some(scale) => div_away(mantissa, scale),
+        None if exponent >= 0 && mantissa != 0 => i128::MAX,
+        None => i128::from(mantissa != 0),
+    }
+}
+
+/// At most 18 decimal places; what is cut off counts as one more in the last place.
+fn cut(digits: &str, places: usize) -> (String, usize) {
+    const MOST: usize = 18;
+    if places <= MOST {
+        return (digits.to_owned(), places);
+    }
+    let (kept, lost) = digits.split_at(digits.len() - (places - MOST).min(digits.len()));
+    let kept: i128 = kept.parse().unwrap_or(0);
+    ((kept + i128::from(lost.bytes().any(|digit| digit != b'0'))).to_string(), MOST)
+}
+
+fn div_away(value: i128, divisor: i128) -> i128 {
+    let rest = value % divisor;
+    value / divisor + if rest == 0 { 0 } else { rest.signum() }
+}
+
+fn print(nano: i128, notation: Notation) -> String {
+    let small = nano.abs() < 1024 * NANO;
+    if notation == Notation::Binary && !small {
+        let mut units = div_away(nano, NANO);
+        let mut at = 0;
+        while units % 1024 == 0 && at + 1 < BINARY.len() {
+            units /= 1024;
+            at += 1;
+        }
+        return format!("{units}{}", BINARY[at]);
+    }
+    let (mut mantissa, mut at) = (nano, 0);
+    if mantissa == 0 {
+        return "0".into();
+    }
+    while mantissa % 1000 == 0 && at + 1 < DECIMAL.len() {
+        mantissa /= 1000;
+        at += 1;
+    }
+    match (notation, at) {
+        (Notation::Exponent, 3) | (Notation::Decimal | Notation::Binary, _) => format!("{mantissa}{}", DECIMAL[at]),
+        (Notation::Exponent, _) => format!("{mantissa}e{}", (i64::try_from(at).unwrap_or(0) - 3) * 3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn canonical_texts() {
+        fn check(text: &str, expected: Option<&str>) {
+            assert_eq!(canonical(text).as_deref(), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("0.5", "500m"),
+            ("1000m", "1"),
+            ("1500m", "1500m"),
+            ("1024Mi", "1Gi"),
+            ("0.5Gi", "512Mi"),
+            ("0.5Ki", "512"),
+            ("1.5Gi", "1536Mi"),
+            ("1000000", "1M"),
+            ("128974848", "128974848"),
+            ("129e6", "129e6"),
+            ("129M", "129M"),
+            ("1e3", "1e3"),
+            ("1000Ki", "1000Ki"),
+            ("0", "0"),
+            ("0Gi", "0"),
+            ("-1", "-1"),
+            ("+1.50", "1500m"),
+            (".5", "500m"),
+            ("5.", "5"),
+            ("0.0000000001", "1n"),
+            ("100E", "9223372036854775807"),
+            ("1.0000000000000000000000000000001", "1000000001n"),
+        ] {
+            check(text, Some(expected));
+        }
+        for text in ["", ".", "abc", "1kk", "1 Gi", "1.2.3", "1e", "--1", "0x10"] {
+            check(text, None);
+        }
+        assert_eq!(canonical_milli("0.0001").as_deref(), Some("1m"));
+    }
 }

@@ -1,0 +1,13 @@
+//! Tests of the public interface of the schema crate, one module per module.
+
+mod decode;
+mod defaults;
+
+use isopod_schema::{Kind, Table};
+
+/// The kind behind `group/version/plural`.
+fn kind(path: &str) -> &'static Kind {
+    let mut parts = path.rsplit('/');
+    let (plural, version, group) = (parts.next(), parts.next().unwrap_or("v1"), parts.next().unwrap_or_default());
+    Table::builtin().resource(group, version, plural.expect("a plural")).expect(path)
+}
