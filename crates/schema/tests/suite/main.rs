@@ -2,6 +2,7 @@
 
 mod decode;
 mod defaults;
+mod patch;
 
 use isopod_schema::{Kind, Table};
 
