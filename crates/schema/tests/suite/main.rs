@@ -2,7 +2,10 @@
 
 mod decode;
 mod defaults;
+mod discovery;
 mod patch;
+mod selector;
+mod tables;
 
 use isopod_schema::{Kind, Table};
 
