@@ -1,0 +1,257 @@
+//! What every verb's code is given: who asks for what, of which kind, how to answer, and the server.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::HeaderMap;
+use isopod_schema::table::split_api_version;
+use isopod_schema::{Gvk, Kind, Status, Table, Verb, decode, defaults};
+use isopod_store::{CommitError, Entry, Outcome, Write};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::convert;
+use crate::negotiate;
+use crate::query::Query;
+use crate::respond::Shape;
+use crate::route::RequestInfo;
+use crate::server::ApiServer;
+use crate::strategy::{meta, text};
+use crate::user::{MASTERS, UserInfo};
+
+/// Who writes what the server needs itself.
+const INTERNAL_USER: &str = "system:apiserver";
+
+/// A request on its way through a verb's code.
+pub(crate) struct Context {
+    pub(crate) server: Arc<ApiServer>,
+    pub(crate) info: RequestInfo,
+    pub(crate) user: UserInfo,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+    /// The kind of the URL.
+    pub(crate) kind: &'static Kind,
+    /// The kind its objects are stored as.
+    pub(crate) stored: &'static Kind,
+    pub(crate) shape: Shape,
+    pub(crate) now: Timestamp,
+    warnings: Mutex<Vec<String>>,
+}
+
+/// What to do about unknown and duplicate fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// Options of a write that come in the query.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriteOptions {
+    pub(crate) dry_run: bool,
+    validation: FieldValidation,
+}
+
+impl WriteOptions {
+    /// # Errors
+    /// 400 for values that do not exist.
+    pub(crate) fn parse(query: &Query) -> Result<Self, Status> {
+        let dry_run = dry_run(query.all("dryRun"))?;
+        let validation = match query.get("fieldValidation") {
+            None | Some("Warn") => FieldValidation::Warn,
+            Some("Ignore") => FieldValidation::Ignore,
+            Some("Strict") => FieldValidation::Strict,
+            Some(other) => {
+                let text = format!("invalid fieldValidation {other:?}: supported values are Ignore, Strict, Warn");
+                return Err(Status::bad_request(text));
+            }
+        };
+        Ok(Self { dry_run, validation })
+    }
+
+    /// What the server writes on its own behalf.
+    pub(crate) const INTERNAL: Self = Self { dry_run: false, validation: FieldValidation::Ignore };
+}
+
+/// # Errors
+/// 400 for anything but `All`.
+pub(crate) fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, Status> {
+    let mut dry = false;
+    for value in values.filter(|value| !value.is_empty()) {
+        if value != "All" {
+            return Err(Status::bad_request(format!("invalid dryRun {value:?}: the only supported value is \"All\"")));
+        }
+        dry = true;
+    }
+    Ok(dry)
+}
+
+impl Context {
+    pub(crate) fn new(
+        server: Arc<ApiServer>,
+        info: RequestInfo,
+        user: UserInfo,
+        query: Query,
+        kind: &'static Kind,
+        headers: HeaderMap,
+    ) -> Result<Self, Status> {
+        let now = server.config.clock.now();
+        let output = match info.subresource.as_str() {
+            // Streams are plain text or take over the connection; what they accept is their own business.
+            "log" | "exec" | "attach" | "portforward" => negotiate::Output::JSON,
+            _ => negotiate::output(&headers, &query)?,
+        };
+        let shape = Shape::parse(output, &query, now)?;
+        let stored = convert::stored_kind(kind);
+        Ok(Self { server, info, user, query, headers, kind, stored, shape, now, warnings: Mutex::default() })
+    }
+
+    /// For writes the server makes on its own behalf, of the kind and into the namespace of `object`.
+    ///
+    /// # Errors
+    /// 404 for a kind that does not exist.
+    pub(crate) fn internal(server: &Arc<ApiServer>, object: &Value) -> Result<Self, Status> {
+        let (version, kind) = (text(object, &["apiVersion"]), text(object, &["kind"]));
+        let kind = Table::builtin().object_kind(version, kind).ok_or_else(Status::no_such_resource)?;
+        let info = RequestInfo {
+            namespace: meta(object, "namespace").into(),
+            name: meta(object, "name").into(),
+            ..RequestInfo::default()
+        };
+        let user = UserInfo::new(INTERNAL_USER, [MASTERS]);
+        Self::new(Arc::clone(server), info, user, Query::default(), kind, HeaderMap::new())
+    }
+
+    /// Refuses what the user may not do with the object of this request.
+    ///
+    /// # Errors
+    /// 403.
+    pub(crate) fn demand_verb(&self, verb: &str) -> Result<(), Status> {
+        crate::pipeline::demand(&self.server, &self.user, &self.info.attributes(verb))
+    }
+
+    /// # Errors
+    /// 405 when the kind does not offer the verb, 404 when the path has no such place.
+    pub(crate) fn check_verb(&self) -> Result<(), Status> {
+        let verbs = [
+            Verb::Create, Verb::Delete, Verb::DeleteCollection, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch,
+        ];
+        let verb = verbs.into_iter().find(|verb| verb.as_str() == self.info.verb);
+        let posts_to_name = self.info.verb == "create" && !self.info.name.is_empty();
+        let needs_name = matches!(self.info.verb.as_str(), "update" | "patch") && self.info.name.is_empty();
+        if verb.is_none_or(|verb| !self.kind.allows(verb)) || posts_to_name || needs_name {
+            return Err(Status::method_not_allowed(self.kind, &self.info.verb));
+        }
+        let collection = matches!(self.info.verb.as_str(), "list" | "watch") || !self.kind.is_stored();
+        if self.kind.namespaced == self.info.namespace.is_empty() && !collection && !self.kind.is("", "namespaces") {
+            return Err(Status::no_such_resource());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn warn(&self, text: impl Into<String>) {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
+    }
+
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The namespace that keys use: none for cluster-scoped kinds.
+    pub(crate) fn namespace(&self) -> &str {
+        if self.kind.namespaced { &self.info.namespace } else { "" }
+    }
+
+    pub(crate) fn key(&self, name: &str) -> String {
+        crate::codec::key(self.stored, self.namespace(), name)
+    }
+
+    /// The entry of the named object.
+    ///
+    /// # Errors
+    /// 404.
+    pub(crate) fn entry(&self, name: &str) -> Result<Arc<Entry>, Status> {
+        self.server.store.get(&self.key(name)).ok_or_else(|| Status::not_found(self.kind, name))
+    }
+
+    /// Decodes a request body as an object of the kind, applies defaults, and turns it into the stored form.
+    ///
+    /// # Errors
+    /// 400, 415.
+    pub(crate) fn decode(&self, body: &[u8], options: &WriteOptions) -> Result<Value, Status> {
+        let decoded = decode::object(self.kind, negotiate::input(&self.headers)?, body)?;
+        self.report(&decoded, options, |text| {
+            let (kind, version) = (&self.kind.kind, &self.kind.version);
+            let lead = format!("{kind} in version {version:?} cannot be handled as a {kind}");
+            Status::bad_request(format!("{lead}: strict decoding error: {text}"))
+        })?;
+        Ok(self.finish(decoded.value))
+    }
+
+    /// The same for a document that a patch made, which has its own refusal.
+    ///
+    /// # Errors
+    /// 422.
+    pub(crate) fn decode_patched(&self, document: Value, options: &WriteOptions) -> Result<Value, Status> {
+        let name = &self.info.name;
+        let invalid = |text: &str| {
+            let error = isopod_schema::FieldError::invalid("patch", text, text);
+            Status::invalid(self.kind, name, &[error])
+        };
+        let decoded = decode::value(self.kind.root(), document).map_err(|error| invalid(&error.to_string()))?;
+        self.report(&decoded, options, |text| {
+            Status::bad_request(format!("{} {name:?} is invalid: patch: strict decoding error: {text}", self.kind.kind))
+        })?;
+        Ok(self.finish(decoded.value))
+    }
+
+    fn report(
+        &self,
+        decoded: &decode::Decoded,
+        options: &WriteOptions,
+        refuse: impl FnOnce(&str) -> Status,
+    ) -> Result<(), Status> {
+        match options.validation {
+            FieldValidation::Strict if !decoded.problems.is_empty() => return Err(refuse(&decoded.problems_text())),
+            FieldValidation::Warn => decoded.problems.iter().for_each(|problem| self.warn(problem.to_string())),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(&self, mut object: Value) -> Value {
+        defaults::apply(self.kind, &mut object);
+        convert::to_stored(self.kind, object)
+    }
+
+    /// Decodes a body of some other type, such as `DeleteOptions` or `Eviction`.
+    ///
+    /// # Errors
+    /// 400, 415.
+    pub(crate) fn decode_other(&self, api_version: &str, kind: &str, body: &[u8]) -> Result<Value, Status> {
+        let format = negotiate::input(&self.headers)?;
+        let (group, version) = split_api_version(api_version);
+        let document = decode::untyped(format, body).map_err(|error| Status::bad_request(error.to_string()))?;
+        let Some(ty) = Table::builtin().type_of(&Gvk::new(group, version, kind)) else { return Ok(document) };
+        let decoded = decode::value(ty, document).map_err(|error| Status::bad_request(error.to_string()))?;
+        Ok(decoded.value)
+    }
+
+    /// # Errors
+    /// 413, 500, 503.
+    pub(crate) async fn commit(&self, write: Write) -> Result<Outcome, Status> {
+        commit(&self.server, write).await
+    }
+}
+
+/// Writes to the store.
+///
+/// # Errors
+/// 413, 500, 503.
+pub(crate) async fn commit(server: &ApiServer, write: Write) -> Result<Outcome, Status> {
+    server.store.commit(write).await.map_err(|error| match error {
+        CommitError::TooLarge { limit_bytes, .. } => Status::too_large(limit_bytes),
+        CommitError::Closed => Status::unavailable(error.to_string()),
+        CommitError::Disk(_) => Status::internal(error),
+    })
+}

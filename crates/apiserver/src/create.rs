@@ -1,0 +1,121 @@
+//! POST to a collection.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use isopod_schema::{FieldError, Status, names, validate};
+use isopod_store::{Expect, Outcome, Write};
+use serde_json::Value;
+
+use crate::context::{Context, WriteOptions};
+use crate::respond::{self, Response};
+use crate::strategy::{self, meta};
+use crate::{addresses, admission, codec};
+
+/// How often a generated name may meet a taken one.
+const NAME_ATTEMPTS: usize = 8;
+
+pub(crate) async fn answer(context: &Context, body: &[u8]) -> Result<Response, Status> {
+    let options = WriteOptions::parse(&context.query)?;
+    let object = context.decode(body, &options)?;
+    let bytes = object_create(context, object, &options).await?;
+    respond::object(201, context.kind, bytes, &context.shape)
+}
+
+/// Random bytes for names.
+pub(crate) fn random() -> [u8; names::SUFFIX_LENGTH] {
+    let bytes = uuid::Uuid::new_v4().into_bytes();
+    std::array::from_fn(|at| bytes[at])
+}
+
+/// Creates an object in stored form; returns its bytes as stored (for a dry run, as they would be).
+///
+/// # Errors
+/// 400, 403, 404 (namespace), 409, 422.
+pub(crate) async fn object_create(context: &Context, mut object: Value, options: &WriteOptions) -> Result<Bytes, Status> {
+    place(context, &mut object)?;
+    if !meta(&object, "resourceVersion").is_empty() {
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    let prefix = meta(&object, "generateName").to_owned();
+    if !meta(&object, "name").is_empty() {
+        return attempt(context, object, options).await;
+    }
+    if prefix.is_empty() {
+        let error = FieldError::required("metadata.name", "name or generateName is required");
+        return Err(Status::invalid(context.kind, "", &[error]));
+    }
+    for _ in 0..NAME_ATTEMPTS {
+        let mut named = object.clone();
+        let name = names::generate(&prefix, random());
+        strategy::metadata(&mut named).insert("name".into(), name.into());
+        match attempt(context, named, options).await {
+            Err(status) if status.reason == isopod_schema::Reason::AlreadyExists => {}
+            decided => return decided,
+        }
+    }
+    Err(Status::generate_name_exhausted(context.kind, &prefix))
+}
+
+/// The object goes where the URL says; one that says otherwise is refused.
+fn place(context: &Context, object: &mut Value) -> Result<(), Status> {
+    let (own, url) = (meta(object, "namespace").to_owned(), context.namespace());
+    if !own.is_empty() && own != url {
+        let text = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(text));
+    }
+    let metadata = strategy::metadata(object);
+    if url.is_empty() {
+        metadata.shift_remove("namespace");
+    } else {
+        metadata.insert("namespace".into(), url.into());
+    }
+    Ok(())
+}
+
+async fn attempt(context: &Context, mut object: Value, options: &WriteOptions) -> Result<Bytes, Status> {
+    let uid = uuid::Uuid::new_v4().to_string();
+    strategy::prepare_create(context.stored, &mut object, context.now, &uid);
+    admission::create(context, &mut object)?;
+    let _turn = addresses::allocate(context, &mut object).await?;
+    let name = meta(&object, "name").to_owned();
+    let errors = validate::create(context.stored, &object);
+    if !errors.is_empty() {
+        return Err(Status::invalid(context.kind, &name, &errors));
+    }
+    write(context, &name, &object, options).await
+}
+
+async fn write(context: &Context, name: &str, object: &Value, options: &WriteOptions) -> Result<Bytes, Status> {
+    let key = context.key(name);
+    if options.dry_run {
+        return match context.server.store.get(&key) {
+            Some(existing) => Err(taken(context, name, &existing.value)),
+            None => Ok(Bytes::from(object.to_string())),
+        };
+    }
+    match context.commit(Write::put(key, Expect::Absent, codec::encode(object))).await? {
+        Outcome::Committed(entry) => Ok(entry.value.clone()),
+        Outcome::Lost(Some(existing)) => Err(taken(context, name, &existing.value)),
+        Outcome::Lost(None) => Err(Status::server_timeout(context.kind, "create")),
+    }
+}
+
+fn taken(context: &Context, name: &str, existing: &Bytes) -> Status {
+    match codec::decode(existing) {
+        Ok(existing) if strategy::is_deleting(&existing) => Status::already_exists_deleting(context.kind, name),
+        _ => Status::already_exists(context.kind, name),
+    }
+}
+
+/// Creates an object that the server itself needs, of any kind. One that exists already is left alone.
+///
+/// # Errors
+/// As [`object_create`].
+pub(crate) async fn ensure(server: &Arc<crate::ApiServer>, object: Value) -> Result<(), Status> {
+    let context = Context::internal(server, &object)?;
+    match object_create(&context, object, &WriteOptions::INTERNAL).await {
+        Err(status) if status.reason == isopod_schema::Reason::AlreadyExists => Ok(()),
+        other => other.map(|_| ()),
+    }
+}

@@ -1,0 +1,163 @@
+//! Paths that are about no object: discovery, OpenAPI, version, health, token keys (facts, sections 1.4 and 1.5).
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, VARY};
+use http::{HeaderMap, HeaderValue, Method, Request};
+use isopod_schema::discovery::{self, Aggregated};
+use isopod_schema::openapi::Document;
+use isopod_schema::{Status, Table};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::body::{Body, RequestBody};
+use crate::negotiate::{self, Output};
+use crate::query::Query;
+use crate::respond::{self, Response};
+use crate::server::ApiServer;
+
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const ROOT_PATHS: [&str; 12] = [
+    "/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3",
+    "/openid/v1/jwks", "/readyz", "/version", "/",
+];
+
+pub(crate) fn answer(server: &ApiServer, request: &Request<RequestBody>, query: &Query) -> Result<Response, Status> {
+    let path = request.uri().path();
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Ok(respond::text(405, "405 method not allowed\n"));
+    }
+    let headers = request.headers();
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    Ok(match parts.as_slice() {
+        [] => plain(&json!({"paths": root_paths()})),
+        ["api"] => groups(headers, true, || discovery::api_versions(&server.config.advertise.to_string())),
+        ["apis"] => groups(headers, false, || discovery::api_group_list(Table::builtin())),
+        ["apis", group] => found(discovery::api_group(Table::builtin(), group)),
+        ["api", version] => found(discovery::api_resource_list(Table::builtin(), "", version)),
+        ["apis", group, version] => found(discovery::api_resource_list(Table::builtin(), group, version)),
+        ["version"] => plain(&version(server)),
+        ["healthz" | "livez" | "readyz", rest @ ..] => health(parts[0], rest, query),
+        ["openapi", "v2"] => openapi_v2(server, headers),
+        ["openapi", "v3"] => document(headers, &server.documents.v3_index(), "application/json"),
+        ["openapi", "v3", key @ ..] => openapi_v3(server, headers, query, &key.join("/")),
+        [".well-known", "openid-configuration"] => plain(&server.tokens.openid_configuration()),
+        ["openid", "v1", "jwks"] => {
+            let keys = server.tokens.jwks().to_string();
+            respond::with(200, HeaderValue::from_static("application/jwk-set+json"), keys)
+        }
+        _ => respond::no_such_path(),
+    })
+}
+
+fn plain(value: &Value) -> Response {
+    respond::document(200, value, &Output::JSON)
+}
+
+fn found(value: Option<Value>) -> Response {
+    value.as_ref().map_or_else(respond::no_such_path, plain)
+}
+
+fn root_paths() -> Vec<String> {
+    let groups = Table::builtin().groups();
+    let mut paths: Vec<String> = ROOT_PATHS.iter().map(|path| (*path).to_owned()).collect();
+    for group in groups.iter().filter(|group| !group.name.is_empty()) {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
+    }
+    paths.sort();
+    paths
+}
+
+/// `/api` and `/apis`, aggregated when the client prefers that.
+fn groups(headers: &HeaderMap, core: bool, legacy: impl FnOnce() -> Value) -> Response {
+    let Some(format) = negotiate::aggregated(headers) else {
+        let mut response = plain(&legacy());
+        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+        return response;
+    };
+    let body = discovery::aggregated(Table::builtin(), format, core).to_string();
+    let etag = format!("\"{}\"", hex(&Sha256::digest(body.as_bytes())));
+    let version = if format == Aggregated::V2 { "v2" } else { "v2beta1" };
+    let content_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+    let mut response = tagged(headers, &etag, &content_type, body.into());
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+/// An answer with a tag; 304 when the client has it already.
+fn tagged(headers: &HeaderMap, etag: &str, content_type: &str, body: Body) -> Response {
+    let known = headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
+    let mut response = http::Response::new(if known { Body::empty() } else { body });
+    if known {
+        *response.status_mut() = http::StatusCode::NOT_MODIFIED;
+    }
+    for (name, value) in [(ETAG, etag), (CONTENT_TYPE, content_type)] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+fn document(headers: &HeaderMap, document: &Document, content_type: &str) -> Response {
+    let body = Body::from(Bytes::copy_from_slice(&document.bytes));
+    tagged(headers, &format!("\"{}\"", document.hash), content_type, body)
+}
+
+fn openapi_v2(server: &ApiServer, headers: &HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accept.contains("application/com.github.proto-openapi.spec.v2") {
+        return document(headers, &server.documents.v2_protobuf(), V2_PROTOBUF);
+    }
+    document(headers, &server.documents.v2_json(), "application/json")
+}
+
+fn openapi_v3(server: &ApiServer, headers: &HeaderMap, query: &Query, key: &str) -> Response {
+    let Some(found) = server.documents.v3(key) else { return respond::no_such_path() };
+    let asked = query.get("hash");
+    if let Some(asked) = asked
+        && asked != &*found.hash
+        && let Ok(location) = HeaderValue::from_str(&format!("/openapi/v3/{key}?hash={}", found.hash))
+    {
+        let mut moved = respond::text(301, "");
+        moved.headers_mut().insert(LOCATION, location);
+        return moved;
+    }
+    let mut response = document(headers, &found, "application/json");
+    if asked.is_some() {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    }
+    response
+}
+
+fn version(server: &ApiServer) -> Value {
+    let full = &server.config.kubernetes_version;
+    let mut numbers = full.trim_start_matches('v').split('.');
+    let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    json!({
+        "major": major, "minor": minor, "gitVersion": format!("{full}+isopod"), "gitCommit": "", "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
+    })
+}
+
+/// The server is open before it answers anything, so what can be asked is well when it can be asked.
+fn health(which: &str, rest: &[&str], query: &Query) -> Response {
+    const CHECKS: [&str; 3] = ["ping", "store", "bootstrap"];
+    match rest {
+        [] if query.has("verbose") => {
+            let excluded: Vec<&str> = query.all("exclude").collect();
+            let line = |check: &&str| {
+                if excluded.contains(check) { format!("[+]{check} excluded: ok\n") } else { format!("[+]{check} ok\n") }
+            };
+            respond::text(200, format!("{}{which} check passed\n", CHECKS.iter().map(line).collect::<String>()))
+        }
+        [] => respond::text(200, "ok"),
+        [check] if CHECKS.contains(check) => respond::text(200, "ok"),
+        _ => respond::no_such_path(),
+    }
+}

@@ -1,0 +1,212 @@
+//! PUT and PATCH: read, change, check, compare-and-set, and again when somebody was faster.
+
+use bytes::Bytes;
+use isopod_schema::patch::{self as patches, PatchError};
+use isopod_schema::{FieldError, Status, decode, validate};
+use isopod_store::{Entry, Expect, Outcome, Write};
+use serde_json::Value;
+
+use crate::context::{Context, WriteOptions};
+use crate::create;
+use crate::negotiate;
+use crate::respond::{self, Response};
+use crate::strategy::{self, meta};
+use crate::{admission, codec, convert};
+
+/// Rounds of the compare-and-set loop. Somebody else made progress in each that was lost.
+const ROUNDS: usize = 100;
+
+/// Which part of an object an endpoint may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All but the status.
+    Main,
+    /// The status.
+    Status,
+    /// `spec.finalizers` of a namespace.
+    Finalize,
+    /// Resources of a pod's containers.
+    Resize,
+    /// Ephemeral containers of a pod.
+    EphemeralContainers,
+    /// The node of a pod, which the server itself writes.
+    Binding,
+}
+
+/// What an edit came to.
+pub(crate) struct Edited {
+    pub(crate) bytes: Bytes,
+    pub(crate) created: bool,
+}
+
+pub(crate) async fn update(context: &Context, part: Part, body: &[u8]) -> Result<Response, Status> {
+    let options = WriteOptions::parse(&context.query)?;
+    let object = context.decode(body, &options)?;
+    check_address(context, &object)?;
+    let exists = context.server.store.get(&context.key(&context.info.name)).is_some();
+    if !exists && part == Part::Main && context.kind.flags.create_on_update && meta(&object, "uid").is_empty() {
+        context.demand_verb("create")?;
+        let bytes = create::object_create(context, without_version(object), &options).await?;
+        return respond::object(201, context.kind, bytes, &context.shape);
+    }
+    if meta(&object, "resourceVersion").is_empty() && !context.kind.flags.unconditional_update {
+        let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+        return Err(Status::invalid(context.kind, &context.info.name, &[error]));
+    }
+    let edited = apply(context, part, &options, |_| Ok(object.clone())).await?;
+    respond::object(200, context.kind, edited.bytes, &context.shape)
+}
+
+fn without_version(mut object: Value) -> Value {
+    strategy::metadata(&mut object).shift_remove("resourceVersion");
+    object
+}
+
+/// Name and namespace of the body must be those of the URL.
+fn check_address(context: &Context, object: &Value) -> Result<(), Status> {
+    let (name, url) = (meta(object, "name"), context.info.name.as_str());
+    if name != url {
+        let text = format!("the name of the object ({name}) does not match the name on the URL ({url})");
+        return Err(Status::bad_request(text));
+    }
+    let namespace = meta(object, "namespace");
+    if !namespace.is_empty() && namespace != context.namespace() {
+        let text = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(text));
+    }
+    Ok(())
+}
+
+pub(crate) async fn patch(context: &Context, part: Part, body: &[u8]) -> Result<Response, Status> {
+    let options = WriteOptions::parse(&context.query)?;
+    let patch = PatchBody::parse(context, body)?;
+    let edited = apply(context, part, &options, |current| {
+        let served = convert::from_stored(context.kind, current.clone());
+        let patched = patch.apply(context, served)?;
+        let object = context.decode_patched(patched, &options)?;
+        check_address(context, &object)?;
+        Ok(object)
+    })
+    .await?;
+    respond::object(if edited.created { 201 } else { 200 }, context.kind, edited.bytes, &context.shape)
+}
+
+/// A patch and how to read it.
+pub(crate) enum PatchBody {
+    Json(Value),
+    Merge(Value),
+    Strategic(Value),
+}
+
+impl PatchBody {
+    /// # Errors
+    /// 400 for a body that does not parse, 415 for a kind of patch that is not supported.
+    pub(crate) fn parse(context: &Context, body: &[u8]) -> Result<Self, Status> {
+        let media = negotiate::media_type(&context.headers);
+        let document = || decode::untyped(decode::Format::Json, body).map_err(|error| Status::bad_request(error.to_string()));
+        match media {
+            "application/json-patch+json" => document().map(Self::Json),
+            "application/merge-patch+json" => document().map(Self::Merge),
+            "application/strategic-merge-patch+json" => document().map(Self::Strategic),
+            "application/apply-patch+yaml" => Err(Status::new(
+                isopod_schema::Reason::UnsupportedMediaType,
+                "server-side apply is not supported by this server yet; use client-side apply (kubectl apply without \
+                 --server-side) or a merge patch",
+            )),
+            _ => Err(Status::unsupported_media_type(&[
+                "application/json-patch+json",
+                "application/merge-patch+json",
+                "application/strategic-merge-patch+json",
+            ])),
+        }
+    }
+
+    pub(crate) fn apply(&self, context: &Context, document: Value) -> Result<Value, Status> {
+        let patched = match self {
+            Self::Json(patch) => patches::json_patch(&document, patch),
+            Self::Merge(patch) => {
+                let mut document = document;
+                patches::merge_patch(&mut document, patch);
+                Ok(document)
+            }
+            Self::Strategic(patch) => patches::strategic_merge(context.kind, document, patch),
+        };
+        patched.map_err(|error| match error {
+            PatchError::Malformed(_) | PatchError::Directive(_) => Status::bad_request(error.to_string()),
+            PatchError::TooManyOperations(_) => Status::new(isopod_schema::Reason::RequestEntityTooLarge, error.to_string()),
+            PatchError::Failed(_) => Status::new(isopod_schema::Reason::Invalid, error.to_string()),
+        })
+    }
+}
+
+/// Changes the named object: `change` makes the wanted object (stored form) of the current one and may be called
+/// several times.
+///
+/// # Errors
+/// 404, 409, 422, and what `change` refuses.
+pub(crate) async fn apply(
+    context: &Context,
+    part: Part,
+    options: &WriteOptions,
+    change: impl Fn(&Value) -> Result<Value, Status> + Send + Sync,
+) -> Result<Edited, Status> {
+    let name = &context.info.name;
+    for _ in 0..ROUNDS {
+        let current = context.entry(name)?;
+        let old = codec::decode(&current.value)?;
+        let wanted = change(&old)?;
+        check_preconditions(context, &wanted, &old)?;
+        let new = strategy::prepare_update(context.stored, part, wanted, &old);
+        check(context, part, &new, &old)?;
+        if new == old {
+            return Ok(Edited { bytes: current.value.clone(), created: false });
+        }
+        if let Some(bytes) = write(context, &current, &new, options).await? {
+            return Ok(Edited { bytes, created: false });
+        }
+    }
+    Err(Status::server_timeout(context.kind, "update"))
+}
+
+/// UID and resourceVersion of the wanted object, when given, must be the current ones.
+fn check_preconditions(context: &Context, wanted: &Value, old: &Value) -> Result<(), Status> {
+    let name = &context.info.name;
+    let (uid, current) = (meta(wanted, "uid"), meta(old, "uid"));
+    if !uid.is_empty() && uid != current {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {current}");
+        return Err(Status::conflict(context.kind, name, &why));
+    }
+    let version = meta(wanted, "resourceVersion");
+    if !version.is_empty() && version != "0" && version != meta(old, "resourceVersion") {
+        return Err(Status::stale(context.kind, name));
+    }
+    Ok(())
+}
+
+fn check(context: &Context, part: Part, new: &Value, old: &Value) -> Result<(), Status> {
+    admission::update(context, new, old)?;
+    let mut errors = strategy::check_update(new, old);
+    errors.extend(match part {
+        Part::Status => validate::update_status(context.stored, new, old),
+        Part::Finalize | Part::Resize | Part::EphemeralContainers | Part::Binding => Vec::new(),
+        Part::Main => validate::update(context.stored, new, old),
+    });
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(context.kind, &context.info.name, &errors)) }
+}
+
+/// Writes the new object, or deletes it when nothing holds it any longer. None when the compare was lost.
+async fn write(context: &Context, current: &Entry, new: &Value, options: &WriteOptions) -> Result<Option<Bytes>, Status> {
+    if options.dry_run {
+        return Ok(Some(Bytes::from(new.to_string())));
+    }
+    let (key, expect) = (context.key(&context.info.name), Expect::Revision(current.mod_revision));
+    let write = if strategy::is_finished(context.stored, new) {
+        Write::delete(key, expect, Some(codec::encode(new)))
+    } else {
+        Write::put(key, expect, codec::encode(new))
+    };
+    Ok(match context.commit(write).await? {
+        Outcome::Committed(entry) => Some(entry.value.clone()),
+        Outcome::Lost(_) => None,
+    })
+}

@@ -1,0 +1,81 @@
+//! pods/eviction: a deletion that asks the pod's disruption budget first (facts, section 1.14).
+
+use isopod_schema::selector::LabelSelector;
+use isopod_schema::{Reason, Status};
+use isopod_store::{Entry, Expect, ListQuery, Outcome, Write};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+use crate::codec;
+use crate::context::{Context, commit};
+use crate::deletion::Options;
+use crate::respond::{self, Response};
+use crate::strategy::{self, text};
+use crate::subresource::delete_named;
+
+/// Seconds after which a refused eviction may be tried again.
+const RETRY_SECONDS: u32 = 10;
+
+pub(crate) async fn answer(context: &Context, body: &[u8]) -> Result<Response, Status> {
+    let eviction = context.decode_other("policy/v1", "Eviction", body)?;
+    let mut options = Options::parse(eviction.get("deleteOptions").unwrap_or(&json!({})))?;
+    options.dry_run |= crate::context::dry_run(context.query.all("dryRun"))?;
+    let pod = codec::decode(&context.entry(&context.info.name)?.value)?;
+    if needs_budget(&pod) {
+        spend(context, &pod, options.dry_run).await?;
+    }
+    delete_named(context, &options).await?;
+    let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok(respond::document(201, &success, &context.shape.output))
+}
+
+/// Pods that do not run disturb nobody by going.
+fn needs_budget(pod: &Value) -> bool {
+    !strategy::is_deleting(pod) && !matches!(text(pod, &["status", "phase"]), "Pending" | "Succeeded" | "Failed")
+}
+
+async fn spend(context: &Context, pod: &Value, dry_run: bool) -> Result<(), Status> {
+    let budgets = budgets(context, pod)?;
+    let (entry, budget) = match budgets.as_slice() {
+        [] => return Ok(()),
+        [one] => one,
+        _ => {
+            let text = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+            return Err(Status::internal(text));
+        }
+    };
+    let refused = || {
+        let text = "Cannot evict pod as it would violate the pod's disruption budget.";
+        let name = strategy::meta(budget, "name");
+        let why = format!("The disruption budget {name} allows no disruption now");
+        Status::new(Reason::TooManyRequests, text).with_cause("DisruptionBudget", &why, "").retry_after(RETRY_SECONDS)
+    };
+    let allowed = budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0);
+    if allowed <= 0 || budget["status"]["observedGeneration"].as_i64() < budget["metadata"]["generation"].as_i64() {
+        return Err(refused());
+    }
+    if dry_run {
+        return Ok(());
+    }
+    let mut spent = budget.clone();
+    spent["status"]["disruptionsAllowed"] = (allowed - 1).into();
+    spent["status"]["disruptedPods"][context.info.name.as_str()] = strategy::time_text(context.now).into();
+    let write = Write::put(entry.key.clone(), Expect::Revision(entry.mod_revision), codec::encode(&spent));
+    match commit(&context.server, write).await? {
+        Outcome::Committed(_) => Ok(()),
+        Outcome::Lost(_) => Err(refused()),
+    }
+}
+
+fn budgets(context: &Context, pod: &Value) -> Result<Vec<(Arc<Entry>, Value)>, Status> {
+    let prefix = format!("poddisruptionbudgets.policy/{}/", context.namespace());
+    let list = context.server.store.list(&ListQuery { prefix, ..ListQuery::default() }).map_err(Status::internal)?;
+    let mut found = Vec::new();
+    for entry in list.entries {
+        let budget = codec::decode(&entry.value)?;
+        if LabelSelector::from_value(&budget["spec"]["selector"]).is_ok_and(|selector| selector.matches_object(pod)) {
+            found.push((entry, budget));
+        }
+    }
+    Ok(found)
+}

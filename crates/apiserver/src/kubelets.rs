@@ -1,0 +1,138 @@
+//! The way from the API server to the node agents: a trait that the binary implements. Never used for anything but
+//! logs, exec, attach and port-forward; all else goes through objects.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use isopod_schema::Status;
+use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+
+/// A byte stream in both directions.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// Which container of which pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// UID of the pod, so that a namesake is never meant.
+    pub uid: String,
+    /// Name of the container; empty for port-forward.
+    pub container: String,
+}
+
+/// What part of a container's log is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogRequest {
+    /// The container.
+    pub target: Target,
+    /// Go on with what is written later.
+    pub follow: bool,
+    /// Of the container's previous run.
+    pub previous: bool,
+    /// Each line begins with its RFC 3339 time.
+    pub timestamps: bool,
+    /// Only the last so many lines.
+    pub tail_lines: Option<u64>,
+    /// At most so many bytes.
+    pub limit_bytes: Option<u64>,
+    /// Only lines written since.
+    pub since: Option<Timestamp>,
+    /// Only `Stdout` or `Stderr`; none means both.
+    pub stream: Option<String>,
+}
+
+/// A command to run in a container, or with `attach` the container's own process to attach to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecRequest {
+    /// The container.
+    pub target: Target,
+    /// The command; empty for attach.
+    pub command: Vec<String>,
+    /// Attach to the container's process instead of starting one.
+    pub attach: bool,
+    /// Standard input is wanted.
+    pub stdin: bool,
+    /// Standard output is wanted.
+    pub stdout: bool,
+    /// Standard error is wanted.
+    pub stderr: bool,
+    /// With a terminal.
+    pub tty: bool,
+}
+
+/// A TCP port inside a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortForwardRequest {
+    /// The pod.
+    pub target: Target,
+    /// The port.
+    pub port: u16,
+}
+
+/// What the client sends to a running command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecInput {
+    /// Bytes of standard input.
+    Stdin(Bytes),
+    /// Standard input has ended.
+    StdinClosed,
+    /// The terminal has a new size.
+    Resize {
+        /// Width in characters.
+        columns: u16,
+        /// Height in characters.
+        rows: u16,
+    },
+}
+
+/// What a running command sends back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecOutput {
+    /// Bytes of standard output (with a terminal: of both).
+    Stdout(Bytes),
+    /// Bytes of standard error.
+    Stderr(Bytes),
+    /// It ended. Nothing follows.
+    Exited {
+        /// Exit code.
+        code: i32,
+    },
+    /// It could not be started or was lost. Nothing follows.
+    Failed(String),
+}
+
+/// A running command.
+#[derive(Debug)]
+pub struct ExecSession {
+    /// To the command. Dropping it means that the client is gone.
+    pub input: mpsc::Sender<ExecInput>,
+    /// From the command.
+    pub output: mpsc::Receiver<ExecOutput>,
+}
+
+/// Reaches node agents.
+#[async_trait]
+pub trait Kubelets: Send + Sync {
+    /// Chunks of a container's log. The channel closes at its end; an `Err` ends it with a reason.
+    ///
+    /// # Errors
+    /// When the node cannot be reached or has no such container.
+    async fn logs(&self, node: &str, request: LogRequest) -> Result<mpsc::Receiver<Result<Bytes, String>>, Status>;
+
+    /// Starts a command, or attaches.
+    ///
+    /// # Errors
+    /// When the node cannot be reached or has no such container.
+    async fn exec(&self, node: &str, request: ExecRequest) -> Result<ExecSession, Status>;
+
+    /// Connects to a port of a pod.
+    ///
+    /// # Errors
+    /// When the node cannot be reached or nothing listens.
+    async fn port_forward(&self, node: &str, request: PortForwardRequest) -> Result<Box<dyn Duplex>, Status>;
+}

@@ -1,0 +1,56 @@
+//! The Kubernetes API of a cluster: one generic pipeline over the schema table and the embedded store.
+//!
+//! Whoever wants something, over the network or from inside the process, goes through [`pipeline`]: identity, limits,
+//! permission, admission, validation, store. Kinds are rows of `isopod_schema::Table`; there is no handler per kind.
+//! Nothing here decides what should run or where; that is the controllers' and the planner's.
+
+mod addresses;
+mod admission;
+mod authn;
+mod authz;
+mod body;
+mod bootstrap;
+mod codec;
+mod config;
+mod context;
+mod convert;
+mod create;
+mod delete;
+mod deletion;
+mod discovery;
+mod door;
+mod edit;
+mod escalation;
+mod eviction;
+mod kubelets;
+mod listen;
+mod negotiate;
+mod pipeline;
+mod pki;
+mod query;
+mod rbac;
+mod read;
+mod respond;
+mod reviews;
+mod route;
+mod selection;
+mod server;
+mod strategy;
+mod streams;
+mod subresource;
+mod tokens;
+mod upkeep;
+mod user;
+mod watch;
+
+pub use body::Body;
+pub use config::{Clock, Config, OpenError};
+pub use door::InProcess;
+pub use isopod_schema::Status;
+pub use kubelets::{
+    Duplex, ExecInput, ExecOutput, ExecRequest, ExecSession, Kubelets, LogRequest, PortForwardRequest, Target,
+};
+pub use listen::ServeError;
+pub use respond::Response;
+pub use server::ApiServer;
+pub use user::UserInfo;

@@ -1,0 +1,175 @@
+//! The one way of a request (facts, section 1.1): identity, limits, permission, then the verb's own code. Every door
+//! leads here; no kind has a handler of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use http::header::{CACHE_CONTROL, WARNING};
+use http::{HeaderMap, HeaderValue, Request};
+use isopod_schema::{Status, Table};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::authz::Attributes;
+use crate::body::{self, RequestBody};
+use crate::context::Context;
+use crate::query::Query;
+use crate::respond::{self, Response};
+use crate::route::RequestInfo;
+use crate::server::ApiServer;
+use crate::user::UserInfo;
+use crate::{authn, create, delete, discovery, edit, rbac, read, reviews, streams, subresource, watch};
+
+/// Longest time for an answer, watches and streams excepted.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What a door knows about who knocks.
+#[derive(Clone, Debug)]
+pub(crate) enum Caller {
+    /// Identity is settled (in process).
+    Known(UserInfo),
+    /// A network connection; with the identity of its client certificate if it showed one.
+    Network(Option<UserInfo>),
+}
+
+/// Answers one request.
+pub(crate) async fn handle(server: Arc<ApiServer>, request: Request<RequestBody>, caller: Caller) -> Response {
+    let audit = audit_id(request.headers());
+    let mut response = match process(server, request, caller).await {
+        Ok(response) => response,
+        Err(status) => respond::refusal(&status),
+    };
+    let headers = response.headers_mut();
+    headers.insert("audit-id", audit);
+    if !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    }
+    response
+}
+
+fn audit_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get("audit-id").filter(|id| id.len() <= 64).cloned();
+    let fresh = || HeaderValue::from_str(&uuid::Uuid::new_v4().to_string());
+    given.map_or_else(|| fresh().unwrap_or(HeaderValue::from_static("none")), |id| id)
+}
+
+async fn process(server: Arc<ApiServer>, request: Request<RequestBody>, caller: Caller) -> Result<Response, Status> {
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let user = match caller {
+        Caller::Known(user) => user,
+        Caller::Network(certificate) => authn::user(&server, request.headers(), certificate)?,
+    };
+    let user = authn::impersonate(&server, request.headers(), user)?;
+    let _permit = admit(&server, &info, &user)?;
+    demand(&server, &user, &info.attributes(&info.verb))?;
+    let deadline = deadline(&info, &query)?;
+    let work = dispatch(server, info, user, query, request);
+    match deadline {
+        None => work.await,
+        Some(limit) => match tokio::time::timeout(limit, work).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let text = format!("request did not complete within requested timeout - {}s", limit.as_secs());
+                Err(Status::timeout(text))
+            }
+        },
+    }
+}
+
+/// Limits how many requests are worked on at once. Those that last, and the masters, are not counted.
+fn admit(server: &ApiServer, info: &RequestInfo, user: &UserInfo) -> Result<Option<OwnedSemaphorePermit>, Status> {
+    if info.is_long_running() || !info.is_resource || user.is_master() {
+        return Ok(None);
+    }
+    let gate = if info.is_mutating() { &server.writes } else { &server.reads };
+    let refused = || Status::too_many_requests("Too many requests, please try again later.", 1);
+    Arc::clone(gate).try_acquire_owned().map(Some).map_err(|_| refused())
+}
+
+/// Refuses what the user may not do.
+///
+/// # Errors
+/// 403.
+pub(crate) fn demand(server: &ApiServer, user: &UserInfo, asked: &Attributes) -> Result<(), Status> {
+    if rbac::allows(&server.store, user, asked) {
+        return Ok(());
+    }
+    let why = asked.refusal(user);
+    Err(if asked.is_resource() {
+        Status::forbidden_resource(&asked.group, &asked.full_resource(), &asked.name, &why)
+    } else {
+        Status::forbidden_path(&why)
+    })
+}
+
+fn deadline(info: &RequestInfo, query: &Query) -> Result<Option<Duration>, Status> {
+    if info.is_long_running() {
+        return Ok(None);
+    }
+    let Some(text) = query.get("timeout") else { return Ok(Some(DEADLINE)) };
+    let seconds = text.strip_suffix('s').unwrap_or(text).parse::<u64>();
+    match seconds {
+        Ok(0) => Ok(Some(DEADLINE)),
+        Ok(seconds) => Ok(Some(Duration::from_secs(seconds).min(DEADLINE))),
+        // Go's duration syntax has more forms; they can only shorten the wait.
+        Err(_) if text.starts_with(|first: char| first.is_ascii_digit()) => Ok(Some(DEADLINE)),
+        Err(_) => Err(Status::bad_request(format!("invalid timeout specified in the request URL: {text:?}"))),
+    }
+}
+
+async fn dispatch(
+    server: Arc<ApiServer>,
+    info: RequestInfo,
+    user: UserInfo,
+    query: Query,
+    request: Request<RequestBody>,
+) -> Result<Response, Status> {
+    if !info.is_resource {
+        return discovery::answer(&server, &request, &query);
+    }
+    let Some(kind) = Table::builtin().resource(&info.group, &info.version, &info.resource) else {
+        return Ok(respond::no_such_path());
+    };
+    let context = Context::new(server, info, user, query, kind, request.headers().clone())?;
+    let mut response = perform(&context, request).await?;
+    for warning in context.take_warnings() {
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - {warning:?}")) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+    Ok(response)
+}
+
+/// Boxed: the compiler does not see through this many futures that borrow that it can be sent between threads.
+fn perform(context: &Context, request: Request<RequestBody>) -> BoxFuture<'_, Result<Response, Status>> {
+    Box::pin(perform_verb(context, request))
+}
+
+async fn perform_verb(context: &Context, request: Request<RequestBody>) -> Result<Response, Status> {
+    let info = &context.info;
+    if !info.subresource.is_empty() {
+        if streams::is_stream(&info.subresource) {
+            return streams::answer(context, request).await;
+        }
+        let body = body::read(request.into_body()).await?;
+        return subresource::answer(context, body).await;
+    }
+    context.check_verb()?;
+    match info.verb.as_str() {
+        "get" => read::get(context).await,
+        "list" => read::list(context).await,
+        "watch" => watch::answer(context).await,
+        verb => {
+            let body = body::read(request.into_body()).await?;
+            match verb {
+                "create" if !context.kind.is_stored() => reviews::create(context, &body),
+                "create" => create::answer(context, &body).await,
+                "update" => edit::update(context, edit::Part::Main, &body).await,
+                "patch" => edit::patch(context, edit::Part::Main, &body).await,
+                "delete" => delete::one(context, &body).await,
+                _ => delete::collection(context, &body).await,
+            }
+        }
+    }
+}

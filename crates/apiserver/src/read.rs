@@ -1,0 +1,228 @@
+//! GET of one object and of a collection (facts, section 1.8). Never touches the disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use isopod_schema::{Reason, Status};
+use isopod_store::{Entry, ListError, ListQuery};
+use serde_json::{Value, json};
+
+use crate::body::Joiner;
+use crate::context::Context;
+use crate::query::Query;
+use crate::respond::{self, Response};
+use crate::selection::Selection;
+use crate::server::ApiServer;
+use crate::{codec, convert};
+
+/// How long a read waits for a revision from the future.
+const FUTURE_WAIT: Duration = Duration::from_secs(3);
+
+pub(crate) async fn get(context: &Context) -> Result<Response, Status> {
+    if let Some(revision) = revision(&context.query)? {
+        reach(&context.server, revision).await?;
+    }
+    let entry = context.entry(&context.info.name)?;
+    respond::object(200, context.kind, entry.value.clone(), &context.shape)
+}
+
+/// The `resourceVersion` parameter; 0 and absent are the same to callers of this.
+///
+/// # Errors
+/// 400 when it is no number.
+pub(crate) fn revision(query: &Query) -> Result<Option<u64>, Status> {
+    let Some(text) = query.get("resourceVersion") else { return Ok(None) };
+    let parsed = text.parse::<u64>().map(|revision| Some(revision).filter(|revision| *revision > 0));
+    parsed.map_err(|_| Status::bad_request(format!("invalid resource version {text:?}")))
+}
+
+/// Waits until the store has reached a revision.
+///
+/// # Errors
+/// 504 when that takes too long.
+pub(crate) async fn reach(server: &ApiServer, revision: u64) -> Result<(), Status> {
+    let reached = tokio::time::timeout(FUTURE_WAIT, server.store.reached(revision)).await;
+    reached.map_err(|_| Status::version_too_large(revision, server.store.revision()))
+}
+
+/// Which state a list is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Now,
+    NotOlderThan(u64),
+    Exactly(u64),
+}
+
+/// Where a list begins and how long it may be.
+#[derive(Debug)]
+struct Page {
+    state: State,
+    limit: usize,
+    /// Key after the prefix.
+    start: String,
+}
+
+fn invalid(text: &str) -> Status {
+    Status::new(Reason::Invalid, format!("ListOptions.meta.k8s.io \"\" is invalid: {text}"))
+}
+
+impl Page {
+    fn parse(query: &Query) -> Result<Self, Status> {
+        if query.has("sendInitialEvents") {
+            return Err(invalid("sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"));
+        }
+        let limit = query.number::<i64>("limit")?.unwrap_or(0);
+        let limit = usize::try_from(limit).unwrap_or(0);
+        let continues = query.get("continue");
+        let given = query.get("resourceVersion");
+        let asked = revision(query)?;
+        let forbidden = |why: &str| Err(invalid(&format!("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden {why}")));
+        let state = match (query.get("resourceVersionMatch"), given) {
+            (Some(_), _) if continues.is_some() => return forbidden("when continue is provided"),
+            (Some(_), None) => return forbidden("unless resourceVersion is provided"),
+            (Some("Exact"), Some("0")) => {
+                return Err(invalid("resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
+            }
+            (Some("Exact"), _) => asked.map_or(State::Now, State::Exactly),
+            (Some("NotOlderThan"), _) => asked.map_or(State::Now, State::NotOlderThan),
+            (Some(other), _) => {
+                let supported = "supported values: \"Exact\", \"NotOlderThan\"";
+                return Err(invalid(&format!("resourceVersionMatch: Unsupported value: {other:?}: {supported}")));
+            }
+            (None, Some(given)) if continues.is_some() && given != "0" => {
+                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            }
+            // Without a match rule a limit turns "at least this" into "exactly this", so that pages agree.
+            (None, _) if limit > 0 => asked.map_or(State::Now, State::Exactly),
+            (None, _) => asked.map_or(State::Now, State::NotOlderThan),
+        };
+        let page = Self { state, limit, start: String::new() };
+        continues.map_or(Ok(page), |token| Self::following(token, limit))
+    }
+
+    fn following(token: &str, limit: usize) -> Result<Self, Status> {
+        let bad = || Status::bad_request("continue key is not valid");
+        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| bad())?;
+        let token: Value = serde_json::from_slice(&bytes).map_err(|_| bad())?;
+        let start = token["start"].as_str().filter(|start| !start.is_empty()).ok_or_else(bad)?;
+        if token["v"] != "meta.k8s.io/v1" || start.split('/').any(|part| matches!(part, "." | "..")) {
+            return Err(bad());
+        }
+        let revision = token["rv"].as_i64().ok_or_else(bad)?;
+        let state = u64::try_from(revision).map_or(State::Now, State::Exactly);
+        Ok(Self { state, limit, start: start.into() })
+    }
+}
+
+fn token(start: &str, revision: i64) -> String {
+    URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
+}
+
+/// A list's answer before it is encoded.
+struct Listed {
+    entries: Vec<Arc<Entry>>,
+    metadata: Value,
+}
+
+pub(crate) async fn list(context: &Context) -> Result<Response, Status> {
+    let selection = Selection::parse(context.kind, &context.query)?;
+    let page = Page::parse(&context.query)?;
+    if let State::NotOlderThan(revision) | State::Exactly(revision) = page.state {
+        reach(&context.server, revision).await?;
+    }
+    let listed = match find(context, &selection, &page) {
+        Ok(listed) => listed,
+        Err(ListError::Future { asked, current }) => return Err(Status::version_too_large(asked, current)),
+        Err(ListError::Compacted { .. }) => return Ok(too_old(&page)),
+    };
+    encode(context, listed)
+}
+
+/// 410; a list that was being continued gets a token with which it can go on at the newest state.
+fn too_old(page: &Page) -> Response {
+    if page.start.is_empty() {
+        return respond::refusal(&Status::expired("The resourceVersion for the provided list is too old."));
+    }
+    let status = Status::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
+         the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
+         Continuing with the provided token results in an inconsistent list: objects that were created, modified or \
+         deleted since may be missing or shown in their newer state.",
+    );
+    let mut body = status.to_value();
+    body["metadata"]["continue"] = token(&page.start, -1).into();
+    respond::document(status.code, &body, &crate::negotiate::Output::JSON)
+}
+
+/// The prefix of the keys that a list or watch is about.
+pub(crate) fn prefix(context: &Context, selection: &Selection) -> String {
+    let namespace = match context.namespace() {
+        "" if context.kind.namespaced => selection.namespace().unwrap_or_default(),
+        namespace => namespace,
+    };
+    let prefix = codec::prefix(context.stored, namespace);
+    match selection.name() {
+        Some(name) if !context.kind.namespaced || !namespace.is_empty() => format!("{prefix}{name}"),
+        _ => prefix,
+    }
+}
+
+fn find(context: &Context, selection: &Selection, page: &Page) -> Result<Listed, ListError> {
+    let base = codec::prefix(context.stored, context.namespace());
+    let all = selection.is_everything();
+    let query = ListQuery {
+        prefix: prefix(context, selection),
+        start: if page.start.is_empty() { String::new() } else { format!("{base}{}", page.start) },
+        limit: if all { page.limit } else { 0 },
+        at: if let State::Exactly(revision) = page.state { Some(revision) } else { None },
+    };
+    let list = context.server.store.list(&query)?;
+    let (mut entries, mut remaining) = (list.entries, list.remaining);
+    if !all {
+        entries.retain(|entry| selection.matches(context.stored, entry));
+        if page.limit > 0 && entries.len() > page.limit {
+            remaining = entries.len() - page.limit;
+            entries.truncate(page.limit);
+        }
+    }
+    let mut metadata = json!({"resourceVersion": list.revision.to_string()});
+    if let Some(last) = entries.last().filter(|_| remaining > 0) {
+        let start = format!("{}\0", last.key.strip_prefix(&base).unwrap_or_default());
+        metadata["continue"] = token(&start, i64::try_from(list.revision).unwrap_or(i64::MAX)).into();
+        if all {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+    }
+    Ok(Listed { entries, metadata })
+}
+
+fn encode(context: &Context, listed: Listed) -> Result<Response, Status> {
+    let kind = context.kind;
+    if context.shape.output.is_plain() && !convert::is_needed(kind) {
+        let head = json!({"kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": listed.metadata}).to_string();
+        return Ok(respond::json_body(join(&head, &listed.entries)));
+    }
+    let items: Vec<Value> = listed
+        .entries
+        .iter()
+        .map(|entry| codec::decode(&entry.value).map(|object| convert::from_stored(kind, object)))
+        .collect::<Result<_, _>>()?;
+    Ok(respond::document(200, &context.shape.list(kind, &items, listed.metadata), &context.shape.output))
+}
+
+/// The stored bytes of all entries between the head of a list and its end.
+fn join(head: &str, entries: &[Arc<Entry>]) -> crate::body::Body {
+    let mut body = Joiner::new();
+    body.push(head.strip_suffix('}').unwrap_or(head).as_bytes());
+    body.push(b",\"items\":[");
+    for (number, entry) in entries.iter().enumerate() {
+        if number > 0 {
+            body.push(b",");
+        }
+        body.push(&entry.value);
+    }
+    body.push(b"]}\n");
+    body.finish()
+}

@@ -1,0 +1,126 @@
+//! Answers: objects, lists and errors in the form the client asked for.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use isopod_schema::tables::{self, IncludeObject, Options};
+use isopod_schema::{Kind, Status, partial};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::body::Body;
+use crate::codec;
+use crate::negotiate::{Form, Output};
+use crate::query::Query;
+
+/// An answer.
+pub type Response = http::Response<Body>;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+pub(crate) fn with(code: u16, content_type: HeaderValue, body: impl Into<Body>) -> Response {
+    let mut response = http::Response::new(body.into());
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+pub(crate) fn text(code: u16, text: impl Into<String>) -> Response {
+    with(code, TEXT, text.into())
+}
+
+/// A path that does not exist; clients make a NotFound of it.
+pub(crate) fn no_such_path() -> Response {
+    text(404, "404 page not found\n")
+}
+
+pub(crate) fn json_body(body: Body) -> Response {
+    with(200, JSON, body)
+}
+
+/// Any document.
+pub(crate) fn document(code: u16, value: &Value, output: &Output) -> Response {
+    if output.yaml
+        && let Ok(yaml) = serde_saphyr::to_string(value)
+    {
+        return with(code, YAML, yaml);
+    }
+    let mut text = if output.pretty { format!("{value:#}") } else { value.to_string() };
+    text.push('\n');
+    with(code, JSON, text)
+}
+
+pub(crate) fn refusal(status: &Status) -> Response {
+    let mut response = document(status.code, &status.to_value(), &Output::JSON);
+    let retry = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    if retry > 0 {
+        response.headers_mut().insert(RETRY_AFTER, retry.into());
+    }
+    response
+}
+
+/// One object, from its stored bytes.
+///
+/// # Errors
+/// 500 when the bytes do not parse.
+pub(crate) fn object(code: u16, kind: &Kind, bytes: Bytes, shape: &Shape) -> Result<Response, Status> {
+    if shape.output.is_plain() && !crate::convert::is_needed(kind) {
+        return Ok(with(code, JSON, Body::chunks([bytes, Bytes::from_static(b"\n")])));
+    }
+    let value = crate::convert::from_stored(kind, codec::decode(&bytes)?);
+    Ok(document(code, &shape.object(kind, value, true), &shape.output))
+}
+
+/// How objects are shown, with what tables need.
+pub(crate) struct Shape {
+    pub(crate) output: Output,
+    pub(crate) include: IncludeObject,
+    pub(crate) now: Timestamp,
+}
+
+impl Shape {
+    /// # Errors
+    /// 400 for an unknown `includeObject`.
+    pub(crate) fn parse(output: Output, query: &Query, now: Timestamp) -> Result<Self, Status> {
+        let include = match query.get("includeObject") {
+            None | Some("Metadata") => IncludeObject::Metadata,
+            Some("None") => IncludeObject::None,
+            Some("Object") => IncludeObject::Object,
+            Some(other) => return Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+        };
+        Ok(Self { output, include, now })
+    }
+
+    /// One object in the form asked for; `headers` is whether a table names its columns.
+    pub(crate) fn object(&self, kind: &Kind, object: Value, headers: bool) -> Value {
+        match self.output.form {
+            Form::Object => object,
+            Form::Metadata => partial::object(&object),
+            Form::Table => {
+                let mut table = self.table(kind, std::slice::from_ref(&object), headers);
+                table["metadata"]["resourceVersion"] = object["metadata"]["resourceVersion"].clone();
+                table
+            }
+        }
+    }
+
+    pub(crate) fn list(&self, kind: &Kind, items: &[Value], metadata: Value) -> Value {
+        match self.output.form {
+            Form::Object => {
+                serde_json::json!({"kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": metadata, "items": items})
+            }
+            Form::Metadata => partial::list(items, metadata),
+            Form::Table => {
+                let mut table = self.table(kind, items, true);
+                table["metadata"] = metadata;
+                table
+            }
+        }
+    }
+
+    fn table(&self, kind: &Kind, items: &[Value], headers: bool) -> Value {
+        tables::render(kind, items, &Options { now: self.now, include: self.include, headers })
+    }
+}

@@ -1,0 +1,107 @@
+//! The API server as a whole: what it holds, how it opens, and its doors.
+
+use std::sync::{Arc, OnceLock};
+
+use isopod_schema::openapi::Documents;
+use isopod_schema::{Status, Table};
+use isopod_store::Store;
+use tokio::sync::{Mutex, Semaphore};
+
+use crate::config::{Config, OpenError};
+use crate::door::InProcess;
+use crate::kubelets::Kubelets;
+use crate::pki::Pki;
+use crate::tokens::Tokens;
+use crate::user::UserInfo;
+use crate::{bootstrap, upkeep};
+
+/// Reads at once, besides watches and streams; upstream's default.
+const READS_IN_FLIGHT: usize = 400;
+/// Writes at once; upstream's default.
+const WRITES_IN_FLIGHT: usize = 200;
+
+/// An API server over its own store.
+pub struct ApiServer {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) pki: Pki,
+    pub(crate) tokens: Tokens,
+    pub(crate) documents: Documents,
+    pub(crate) reads: Arc<Semaphore>,
+    pub(crate) writes: Arc<Semaphore>,
+    /// Held while a Service address or node port is chosen and written.
+    pub(crate) addresses: Arc<Mutex<()>>,
+    kubelets: OnceLock<Arc<dyn Kubelets>>,
+}
+
+impl ApiServer {
+    /// Opens the state directory, or makes it: certificates, store, and the objects every cluster has.
+    ///
+    /// # Errors
+    /// [`OpenError`], with what to do about it.
+    pub async fn open(config: Config) -> Result<Arc<Self>, OpenError> {
+        if !(8..=28).contains(&config.service_cidr.prefix_len()) {
+            return Err(OpenError::ServiceRange(config.service_cidr));
+        }
+        let pki = Pki::open(&config)?;
+        let store = match &config.state_directory {
+            Some(directory) => Store::open(&directory.join("store.redb"), config.store_limits)?,
+            None => Store::memory(config.store_limits),
+        };
+        let server = Arc::new(Self {
+            tokens: Tokens::new(&pki, &config)?,
+            documents: Documents::new(Table::builtin()),
+            reads: Arc::new(Semaphore::new(READS_IN_FLIGHT)),
+            writes: Arc::new(Semaphore::new(WRITES_IN_FLIGHT)),
+            addresses: Arc::new(Mutex::new(())),
+            kubelets: OnceLock::new(),
+            config,
+            store,
+            pki,
+        });
+        bootstrap::run(&server).await?;
+        upkeep::start(&server);
+        Ok(server)
+    }
+
+    /// Tells the server how to reach node agents. The first call counts; until then streams answer 503.
+    pub fn connect_kubelets(&self, kubelets: Arc<dyn Kubelets>) {
+        if self.kubelets.set(kubelets).is_err() {
+            tracing::warn!("the API server already knows how to reach node agents");
+        }
+    }
+
+    pub(crate) fn kubelets(&self) -> Result<&Arc<dyn Kubelets>, Status> {
+        self.kubelets.get().ok_or_else(|| Status::unavailable("no node agents are connected to this server yet"))
+    }
+
+    /// A door for a component in the same process, which acts as this user: authentication is done, everything else
+    /// is as over the network.
+    pub fn in_process(self: &Arc<Self>, user: UserInfo) -> InProcess {
+        InProcess::new(Arc::clone(self), user)
+    }
+
+    /// A kubeconfig for the administrator (group `system:masters`), with its certificate inside.
+    pub fn admin_kubeconfig(&self, server_url: &str, context_name: &str) -> String {
+        self.pki.kubeconfig(server_url, context_name)
+    }
+
+    /// The certificate authority's certificate in PEM.
+    pub fn ca_certificate_pem(&self) -> &str {
+        &self.pki.ca.certificate_pem
+    }
+
+    /// A token for a service account, without asking anybody: for components that start before they can ask.
+    ///
+    /// # Errors
+    /// When there is no such account.
+    pub fn service_account_token(&self, namespace: &str, name: &str, seconds: i64) -> Result<String, Status> {
+        self.tokens.for_account(self, namespace, name, seconds)
+    }
+}
+
+impl std::fmt::Debug for ApiServer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("ApiServer").field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,141 @@
+//! Kinds that begin with something nobody asked for (facts, section 3, rows "on create"), and fields that are
+//! allocated once. Pure; Service addresses are chosen in [`crate::addresses`].
+
+use std::collections::BTreeMap;
+
+use isopod_schema::Kind;
+use isopod_types::Quantity;
+use serde_json::{Map, Value, json};
+
+use super::{meta, metadata};
+
+const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// Initial status and what else is derived at creation. `uid` is the new object's.
+pub(super) fn apply(kind: &Kind, object: &mut Value, uid: &str) {
+    match (kind.group.as_str(), kind.plural.as_str()) {
+        ("", "pods") => pod(object),
+        ("", "namespaces") => namespace(object),
+        ("", "persistentvolumes" | "persistentvolumeclaims") => object["status"] = json!({"phase": "Pending"}),
+        ("", "services") => object["status"] = json!({"loadBalancer": {}}),
+        ("apps", "replicasets") | ("", "replicationcontrollers") => object["status"] = json!({"replicas": 0}),
+        ("apps", "deployments" | "statefulsets" | "daemonsets") => object["status"] = json!({}),
+        ("batch", "jobs") => job(object, uid),
+        _ => {}
+    }
+    reforce(kind, object);
+}
+
+/// The label that names a namespace cannot be taken away.
+pub(super) fn reforce(kind: &Kind, object: &mut Value) {
+    if kind.is("", "namespaces") {
+        let name = meta(object, "name").to_owned();
+        if !object["metadata"]["labels"].is_object() {
+            metadata(object).insert("labels".into(), Value::Object(Map::new()));
+        }
+        object["metadata"]["labels"][NAMESPACE_LABEL] = name.into();
+    }
+}
+
+fn namespace(object: &mut Value) {
+    object["spec"] = json!({"finalizers": ["kubernetes"]});
+    object["status"] = json!({"phase": "Active"});
+}
+
+fn pod(object: &mut Value) {
+    let mut status = json!({"phase": "Pending", "qosClass": qos_class(object)});
+    if object["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+        let message = "Scheduling is blocked due to non-empty scheduling gates";
+        status["conditions"] =
+            json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": message}]);
+    }
+    object["status"] = status;
+}
+
+/// Guaranteed, Burstable or BestEffort, from CPU and memory of all containers.
+fn qos_class(pod: &Value) -> &'static str {
+    let lists = ["containers", "initContainers"].map(|list| pod["spec"][list].as_array());
+    let containers: Vec<&Value> = lists.into_iter().flatten().flatten().collect();
+    let resources: Vec<_> = containers.iter().map(|c| (amounts(c, "requests"), amounts(c, "limits"))).collect();
+    if resources.iter().all(|(requests, limits)| requests.is_empty() && limits.is_empty()) {
+        return "BestEffort";
+    }
+    let guaranteed = resources.iter().all(|(requests, limits)| {
+        limits.len() == 2 && requests.iter().all(|(name, amount)| limits.get(name) == Some(amount))
+    });
+    if guaranteed { "Guaranteed" } else { "Burstable" }
+}
+
+fn amounts<'a>(container: &'a Value, which: &str) -> BTreeMap<&'a str, Quantity> {
+    let list = container["resources"][which].as_object().into_iter().flatten();
+    list.filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory"))
+        .filter_map(|(name, amount)| Some((name.as_str(), amount.as_str()?.parse().ok()?)))
+        .filter(|(_, amount)| *amount != Quantity::ZERO)
+        .collect()
+}
+
+/// A job selects its pods by its own UID unless told otherwise.
+fn job(object: &mut Value, uid: &str) {
+    object["status"] = json!({});
+    let name = meta(object, "name").to_owned();
+    let spec = &mut object["spec"];
+    if spec["manualSelector"] == true || spec["selector"].is_object() {
+        return;
+    }
+    spec["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+    let labels = &mut metadata(&mut spec["template"]).entry("labels").or_insert_with(|| json!({}));
+    for prefix in ["", "batch.kubernetes.io/"] {
+        labels[format!("{prefix}controller-uid")] = uid.into();
+        labels[format!("{prefix}job-name")] = name.as_str().into();
+    }
+}
+
+/// An update that leaves allocated fields out keeps them.
+pub(super) fn keep_allocated(kind: &Kind, object: &mut Value, old: &Value) {
+    if !kind.is("", "services") || object["spec"]["type"] == "ExternalName" {
+        return;
+    }
+    for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        let absent = object["spec"][field].is_null() || object["spec"][field] == "";
+        if absent && let Some(value) = old["spec"].get(field) {
+            object["spec"][field] = value.clone();
+        }
+    }
+    if matches!(object["spec"]["type"].as_str(), Some("NodePort" | "LoadBalancer")) {
+        keep_node_ports(object, old);
+    }
+}
+
+fn keep_node_ports(object: &mut Value, old: &Value) {
+    let previous = old["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    for port in object["spec"]["ports"].as_array_mut().into_iter().flatten() {
+        let same = |candidate: &&Value| candidate["port"] == port["port"] && candidate["protocol"] == port["protocol"];
+        if port["nodePort"].as_u64().unwrap_or(0) == 0
+            && let Some(number) = previous.iter().find(same).and_then(|found| found.get("nodePort"))
+        {
+            port["nodePort"] = number.clone();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quality_of_service() {
+        let full = json!({"cpu": "1", "memory": "1Gi"});
+        let table = [
+            (json!([{}]), "BestEffort"),
+            (json!([{"resources": {"limits": full, "requests": {"cpu": "1000m", "memory": "1024Mi"}}}]), "Guaranteed"),
+            (json!([{"resources": {"limits": full}}]), "Guaranteed"),
+            (json!([{"resources": {"limits": full, "requests": {"cpu": "500m"}}}]), "Burstable"),
+            (json!([{"resources": {"limits": full}}, {}]), "Burstable"),
+            (json!([{"resources": {"requests": {"cpu": "1"}}}]), "Burstable"),
+            (json!([{"resources": {"limits": {"nvidia.com/gpu": "1"}}}]), "BestEffort"),
+        ];
+        for (containers, expected) in table {
+            assert_eq!(qos_class(&json!({"spec": {"containers": containers}})), expected, "{containers}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Logs, exec, attach and port-forward (facts, sections 1.14 and 1.15): the client's protocol ends here, the node agent
+//! is reached through [`crate::Kubelets`].
+
+mod logs;
+
+use http::Request;
+use isopod_schema::{Reason, Status};
+use serde_json::Value;
+
+use crate::body::RequestBody;
+use crate::codec;
+use crate::context::Context;
+use crate::kubelets::Target;
+use crate::respond::Response;
+use crate::strategy::{meta, text};
+
+const STREAMS: [&str; 4] = ["attach", "exec", "log", "portforward"];
+
+pub(crate) fn is_stream(subresource: &str) -> bool {
+    STREAMS.contains(&subresource)
+}
+
+pub(crate) async fn answer(context: &Context, request: Request<RequestBody>) -> Result<Response, Status> {
+    if context.kind.subresource(&context.info.subresource).is_none() {
+        return Ok(crate::respond::no_such_path());
+    }
+    match context.info.subresource.as_str() {
+        "log" => logs::answer(context).await,
+        other => {
+            drop(request);
+            Err(Status::new(Reason::MethodNotAllowed, format!("{other} is not supported by this server yet")))
+        }
+    }
+}
+
+/// A pod that has been given a node.
+struct Placed {
+    pod: Value,
+    node: String,
+}
+
+impl Placed {
+    fn find(context: &Context) -> Result<Self, Status> {
+        let name = &context.info.name;
+        let pod = codec::decode(&context.entry(name)?.value)?;
+        let node = text(&pod, &["spec", "nodeName"]).to_owned();
+        if node.is_empty() {
+            return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+        }
+        Ok(Self { pod, node })
+    }
+
+    fn target(&self, container: &str) -> Target {
+        Target {
+            namespace: meta(&self.pod, "namespace").into(),
+            pod: meta(&self.pod, "name").into(),
+            uid: meta(&self.pod, "uid").into(),
+            container: container.into(),
+        }
+    }
+
+    /// The container that is meant: the one named, or the only one.
+    fn container(&self, asked: Option<&str>) -> Result<String, Status> {
+        let names = |list: &str| -> Vec<&str> {
+            self.pod["spec"][list].as_array().into_iter().flatten().map(|container| text(container, &["name"])).collect()
+        };
+        let (main, init, debug) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+        let pod = meta(&self.pod, "name");
+        match (asked, main.as_slice()) {
+            (Some(asked), _) if [&main, &init, &debug].iter().any(|list| list.contains(&asked)) => Ok(asked.to_owned()),
+            (Some(asked), _) => Err(Status::bad_request(format!("container {asked} is not valid for pod {pod}"))),
+            (None, [only]) if init.is_empty() || debug.is_empty() => Ok((*only).to_owned()),
+            (None, _) => {
+                let choices = format!("choose one of: [{}]", main.join(" "));
+                let or = if init.is_empty() { String::new() } else { format!(" or one of the init containers: [{}]", init.join(" ")) };
+                Err(Status::bad_request(format!("a container name must be specified for pod {pod}, {choices}{or}")))
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Paths below an object that are no streams (facts, section 1.14): status, scale, binding, eviction, token, finalize.
+
+use isopod_schema::{FieldError, Reason, Status, Verb};
+use serde_json::{Value, json};
+
+use crate::context::{Context, WriteOptions};
+use crate::edit::{self, Part, PatchBody};
+use crate::respond::{self, Response};
+use crate::strategy::{self, meta, text};
+use crate::{codec, delete, eviction, read, tokens};
+
+pub(crate) async fn answer(context: &Context, body: bytes::Bytes) -> Result<Response, Status> {
+    let name = context.info.subresource.as_str();
+    let Some(subresource) = context.kind.subresource(name) else { return Ok(respond::no_such_path()) };
+    if !subresource.verbs.iter().any(|verb: &Verb| verb.as_str() == context.info.verb) {
+        return Err(Status::method_not_allowed(context.kind, &context.info.verb));
+    }
+    match name {
+        "status" | "approval" => part(context, Part::Status, &body).await,
+        "finalize" => part(context, Part::Finalize, &body).await,
+        "resize" => part(context, Part::Resize, &body).await,
+        "ephemeralcontainers" => part(context, Part::EphemeralContainers, &body).await,
+        "scale" => scale(context, &body).await,
+        "binding" => binding(context, &body).await,
+        "eviction" => eviction::answer(context, &body).await,
+        "token" => tokens::answer(context, &body).await,
+        other => Err(Status::new(
+            Reason::MethodNotAllowed,
+            format!("the subresource {other:?} of {} is not supported by this server yet", context.kind.resource_text()),
+        )),
+    }
+}
+
+async fn part(context: &Context, part: Part, body: &[u8]) -> Result<Response, Status> {
+    match context.info.verb.as_str() {
+        "get" => read::get(context).await,
+        "patch" => edit::patch(context, part, body).await,
+        _ => edit::update(context, part, body).await,
+    }
+}
+
+// === scale ===
+
+async fn scale(context: &Context, body: &[u8]) -> Result<Response, Status> {
+    let options = WriteOptions::parse(&context.query)?;
+    let document = match context.info.verb.as_str() {
+        "get" => scale_of(context, &codec::decode(&context.entry(&context.info.name)?.value)?),
+        "patch" => {
+            let patch = PatchBody::parse(context, body)?;
+            let change = |current: &Value| {
+                let scale = scale_of(context, current);
+                let patched = match &patch {
+                    // A Scale has no lists: a strategic patch and a merge patch mean the same.
+                    PatchBody::Strategic(patch) => PatchBody::Merge(patch.clone()).apply(context, scale)?,
+                    other => other.apply(context, scale)?,
+                };
+                scaled(context, current, &patched)
+            };
+            write_scale(context, &options, change).await?
+        }
+        _ => {
+            let wanted = context.decode_other("autoscaling/v1", "Scale", body)?;
+            write_scale(context, &options, |current| scaled(context, current, &wanted)).await?
+        }
+    };
+    Ok(respond::document(200, &document, &context.shape.output))
+}
+
+async fn write_scale(
+    context: &Context,
+    options: &WriteOptions,
+    change: impl Fn(&Value) -> Result<Value, Status> + Send + Sync,
+) -> Result<Value, Status> {
+    let edited = edit::apply(context, Part::Main, options, change).await?;
+    Ok(scale_of(context, &codec::decode(&edited.bytes)?))
+}
+
+fn scaled(context: &Context, current: &Value, scale: &Value) -> Result<Value, Status> {
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    if replicas < 0 {
+        let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+        return Err(Status::invalid(context.kind, &context.info.name, &[error]));
+    }
+    let mut object = current.clone();
+    object["spec"]["replicas"] = replicas.into();
+    for field in ["uid", "resourceVersion"] {
+        let given = meta(scale, field);
+        if !given.is_empty() {
+            strategy::metadata(&mut object).insert(field.into(), given.into());
+        }
+    }
+    Ok(object)
+}
+
+fn scale_of(context: &Context, object: &Value) -> Value {
+    let field = |name: &str| object["metadata"][name].clone();
+    let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)});
+    let selector = selector_text(&object["spec"]["selector"], context.kind.group.is_empty());
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {
+            "name": field("name"), "namespace": field("namespace"), "uid": field("uid"),
+            "resourceVersion": field("resourceVersion"), "creationTimestamp": field("creationTimestamp"),
+        },
+        "spec": {"replicas": object["spec"]["replicas"].as_i64().unwrap_or(0)},
+        "status": status,
+    })
+}
+
+/// A selector in its query form. The core group's are plain maps.
+fn selector_text(selector: &Value, plain: bool) -> String {
+    let labels = if plain { selector } else { &selector["matchLabels"] };
+    let equal = labels.as_object().into_iter().flatten();
+    let mut terms: Vec<String> = equal.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
+        let key = text(expression, &["key"]);
+        let values: Vec<&str> = expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        terms.push(match text(expression, &["operator"]) {
+            "In" => format!("{key} in ({})", values.join(",")),
+            "NotIn" => format!("{key} notin ({})", values.join(",")),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.to_owned(),
+        });
+    }
+    terms.join(",")
+}
+
+// === binding ===
+
+/// Assigns a pod to a node, once.
+async fn binding(context: &Context, body: &[u8]) -> Result<Response, Status> {
+    let options = WriteOptions::parse(&context.query)?;
+    let binding = context.decode_other("v1", "Binding", body)?;
+    bind(context, &binding, &options).await?;
+    let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok(respond::document(201, &success, &context.shape.output))
+}
+
+pub(crate) async fn bind(context: &Context, binding: &Value, options: &WriteOptions) -> Result<(), Status> {
+    let name = &context.info.name;
+    let node = text(binding, &["target", "name"]);
+    let kind = text(binding, &["target", "kind"]);
+    if node.is_empty() || !matches!(kind, "" | "Node") {
+        let error = match node.is_empty() {
+            true => FieldError::required("target.name", ""),
+            false => FieldError::not_supported("target.kind", kind, &["Node", "<empty>"]),
+        };
+        return Err(Status::invalid(context.kind, name, &[error]));
+    }
+    // Scheduling changes neither spec as a user sees it nor status alone, so it is written as a whole.
+    edit::apply(context, Part::Binding, options, |pod| bound(context, pod, binding, node)).await.map(|_| ())
+}
+
+fn bound(context: &Context, pod: &Value, binding: &Value, node: &str) -> Result<Value, Status> {
+    let name = &context.info.name;
+    let refuse = |why: &str| Err(Status::conflict(context.kind, name, why));
+    let assigned = text(pod, &["spec", "nodeName"]);
+    if strategy::is_deleting(pod) {
+        return refuse(&format!("pod {name} is being deleted, cannot be assigned to a host"));
+    }
+    if !assigned.is_empty() {
+        return refuse(&format!("pod {name} is already assigned to node {assigned:?}"));
+    }
+    if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+        return refuse(&format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
+    let mut pod = pod.clone();
+    pod["spec"]["nodeName"] = node.into();
+    for field in ["uid", "resourceVersion"] {
+        let given = meta(binding, field);
+        if !given.is_empty() {
+            strategy::metadata(&mut pod).insert(field.into(), given.into());
+        }
+    }
+    for field in ["annotations", "labels"] {
+        for (key, value) in binding["metadata"][field].as_object().into_iter().flatten() {
+            pod["metadata"][field][key] = value.clone();
+        }
+    }
+    let condition = json!({
+        "type": "PodScheduled", "status": "True", "lastProbeTime": null,
+        "lastTransitionTime": strategy::time_text(context.now),
+    });
+    let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let others = conditions.into_iter().filter(|condition| condition["type"] != "PodScheduled");
+    pod["status"]["conditions"] = others.chain([condition]).collect();
+    Ok(pod)
+}
+
+/// Deletes without options, as an eviction does.
+pub(crate) async fn delete_named(context: &Context, options: &crate::deletion::Options) -> Result<(), Status> {
+    delete::named(context, &context.info.name, options).await.map(|_| ())
+}

@@ -1,0 +1,255 @@
+//! Watches (facts, section 1.9): events of the store, selected and framed, as one long answer. Stored bytes are shared
+//! by all watchers; a watcher that wants another form pays for it alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use isopod_schema::{Kind, Reason, Status};
+use isopod_store::{Entry, Event, EventKind, ListQuery, Scope, Watch, WatchError};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
+
+use crate::body::Body;
+use crate::context::Context;
+use crate::query::Query;
+use crate::respond::{self, Response, Shape};
+use crate::selection::Selection;
+use crate::{codec, convert, read};
+
+/// A watch without `timeoutSeconds` ends after a random time between this and twice this.
+const LIFE_SECONDS: u64 = 1_800;
+const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
+/// A last bookmark comes so long before the end.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+/// Events that are ready are joined into one chunk up to about this size.
+const CHUNK_BYTES: usize = 64 << 10;
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// Where a watch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// The present state as ADDED, then what happens.
+    State { not_before: Option<u64>, end_mark: bool },
+    /// What happened after a revision.
+    After(u64),
+    /// What happens from now on.
+    Now,
+}
+
+fn start(query: &Query) -> Result<Start, Status> {
+    let invalid = |text: &str| Status::new(Reason::Invalid, format!("ListOptions.meta.k8s.io \"\" is invalid: {text}"));
+    let revision = read::revision(query)?;
+    let version_match = query.get("resourceVersionMatch");
+    if query.has("sendInitialEvents") {
+        if version_match != Some("NotOlderThan") {
+            let text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            return Err(invalid(&format!("resourceVersionMatch: Forbidden: {text}")));
+        }
+        return Ok(match (query.flag("sendInitialEvents"), revision) {
+            (true, not_before) => Start::State { not_before, end_mark: true },
+            (false, Some(revision)) => Start::After(revision),
+            (false, None) => Start::Now,
+        });
+    }
+    if version_match.is_some() {
+        let text = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        return Err(invalid(&format!("resourceVersionMatch: Forbidden: {text}")));
+    }
+    Ok(revision.map_or(Start::State { not_before: None, end_mark: false }, Start::After))
+}
+
+/// A watch under way.
+struct Stream {
+    kind: &'static Kind,
+    stored: &'static Kind,
+    selection: Selection,
+    shape: Shape,
+    /// Objects still to be shown as ADDED.
+    initial: std::vec::IntoIter<Arc<Entry>>,
+    /// Revision of the initial state, while its end still has to be marked.
+    end_mark: Option<u64>,
+    watch: Option<Watch>,
+    ends: Instant,
+    bookmark: Option<Instant>,
+    headers_sent: bool,
+}
+
+pub(crate) async fn answer(context: &Context) -> Result<Response, Status> {
+    let selection = Selection::parse(context.kind, &context.query)?;
+    let start = start(&context.query)?;
+    if let Start::State { not_before: Some(revision), .. } = start {
+        read::reach(&context.server, revision).await?;
+    }
+    let stream = match Stream::open(context, selection, start)? {
+        Ok(stream) => stream,
+        Err(error) => return Ok(respond::json_body(Body::from(error_frame(&refusal(&error))))),
+    };
+    let chunks = futures::stream::unfold(stream, |mut stream| async move {
+        let chunk = stream.next_chunk().await?;
+        Some((chunk, stream))
+    });
+    Ok(respond::json_body(Body::stream(chunks)))
+}
+
+fn refusal(error: &WatchError) -> Status {
+    match error {
+        WatchError::Compacted { asked, oldest } => Status::too_old(*asked, *oldest),
+        WatchError::Lagged { .. } => Status::expired(error.to_string()),
+    }
+}
+
+fn error_frame(status: &Status) -> Bytes {
+    Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": status.to_value()})))
+}
+
+impl Stream {
+    fn open(context: &Context, selection: Selection, start: Start) -> Result<Result<Self, WatchError>, Status> {
+        let store = &context.server.store;
+        let prefix = match context.info.name.as_str() {
+            name if !name.is_empty() && (!context.kind.namespaced || !context.namespace().is_empty()) => context.key(name),
+            _ => read::prefix(context, &selection),
+        };
+        let (initial, from, end_mark) = match start {
+            Start::After(revision) => (Vec::new(), revision, None),
+            Start::Now => (Vec::new(), store.revision(), None),
+            Start::State { end_mark, .. } => {
+                let list = store.list(&ListQuery { prefix: prefix.clone(), ..ListQuery::default() });
+                let list = list.map_err(Status::internal)?;
+                (list.entries, list.revision, end_mark.then_some(list.revision))
+            }
+        };
+        // A name is followed by nothing, a collection by names.
+        let scope = if prefix.ends_with('/') { Scope::Prefix(prefix) } else { Scope::Key(prefix) };
+        let watch = match store.watch(scope, from) {
+            Ok(watch) => Some(watch),
+            Err(error) => return Ok(Err(error)),
+        };
+        let ends = Instant::now() + lifetime(&context.query)?;
+        let bookmark = context.query.flag("allowWatchBookmarks").then(|| next_bookmark(ends));
+        Ok(Ok(Self {
+            kind: context.kind,
+            stored: context.stored,
+            selection,
+            shape: Shape { ..context.shape },
+            initial: initial.into_iter(),
+            end_mark,
+            watch,
+            ends,
+            bookmark,
+            headers_sent: false,
+        }))
+    }
+
+    /// The next piece of the answer; `None` at its end.
+    async fn next_chunk(&mut self) -> Option<Bytes> {
+        let mut chunk = BytesMut::new();
+        self.push_initial(&mut chunk);
+        while chunk.is_empty() {
+            let watch = self.watch.as_mut()?;
+            let timer = self.bookmark.map_or(self.ends, |bookmark| bookmark.min(self.ends));
+            tokio::select! {
+                event = watch.next() => match event {
+                    Some(Ok(event)) => self.push_ready(&event, &mut chunk),
+                    // The client knows the revision of its last event and comes back.
+                    Some(Err(_)) | None => self.watch = None,
+                },
+                () = sleep_until(timer) => self.push_timed(&mut chunk),
+            }
+        }
+        Some(chunk.freeze())
+    }
+
+    fn push_initial(&mut self, chunk: &mut BytesMut) {
+        while chunk.len() < CHUNK_BYTES {
+            let Some(entry) = self.initial.next() else { break };
+            if self.selection.matches(self.stored, &entry) {
+                self.push(chunk, "ADDED", &entry.value);
+            }
+        }
+        if self.initial.as_slice().is_empty()
+            && let Some(revision) = self.end_mark.take()
+        {
+            self.push_bookmark(chunk, revision, true);
+        }
+    }
+
+    fn push_ready(&mut self, first: &Arc<Event>, chunk: &mut BytesMut) {
+        self.push_event(chunk, first);
+        while chunk.len() < CHUNK_BYTES {
+            let Some(event) = self.watch.as_mut().and_then(Watch::try_next) else { break };
+            self.push_event(chunk, &event);
+        }
+    }
+
+    fn push_timed(&mut self, chunk: &mut BytesMut) {
+        let now = Instant::now();
+        if self.ends <= now {
+            self.watch = None;
+            return;
+        }
+        if let (Some(due), Some(watch)) = (self.bookmark, &self.watch)
+            && due <= now
+        {
+            let revision = watch.progress();
+            self.bookmark = Some(next_bookmark(self.ends)).filter(|next| *next > now);
+            self.push_bookmark(chunk, revision, false);
+        }
+    }
+
+    fn push_event(&mut self, chunk: &mut BytesMut, event: &Event) {
+        let matches = |entry: &Entry| self.selection.matches(self.stored, entry);
+        let before = event.previous.as_ref().filter(|previous| matches(previous)).cloned();
+        let after = event.kind == EventKind::Put && matches(&event.entry);
+        match (before, after) {
+            (None, true) => self.push(chunk, "ADDED", &event.entry.value),
+            (Some(_), true) => self.push(chunk, "MODIFIED", &event.entry.value),
+            (Some(_), false) if event.kind == EventKind::Delete => self.push(chunk, "DELETED", &event.entry.value),
+            (Some(previous), false) => {
+                let last = codec::restamp(&previous.value, event.revision());
+                self.push(chunk, "DELETED", &last);
+            }
+            (None, false) => {}
+        }
+    }
+
+    fn push(&mut self, chunk: &mut BytesMut, kind: &str, bytes: &Bytes) {
+        chunk.put_slice(b"{\"type\":\"");
+        chunk.put_slice(kind.as_bytes());
+        chunk.put_slice(b"\",\"object\":");
+        if self.shape.output.is_plain() && !convert::is_needed(self.kind) {
+            chunk.put_slice(bytes);
+        } else {
+            let object = codec::decode(bytes).unwrap_or_else(|status| status.to_value());
+            let object = self.shaped(convert::from_stored(self.kind, object));
+            chunk.put_slice(object.to_string().as_bytes());
+        }
+        chunk.put_slice(b"}\n");
+    }
+
+    fn shaped(&mut self, object: Value) -> Value {
+        let headers = !std::mem::replace(&mut self.headers_sent, true);
+        self.shape.object(self.kind, object, headers)
+    }
+
+    fn push_bookmark(&mut self, chunk: &mut BytesMut, revision: u64, end_of_initial: bool) {
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if end_of_initial {
+            metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
+        }
+        let object = json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata});
+        let object = self.shaped(object);
+        chunk.put_slice(json!({"type": "BOOKMARK", "object": object}).to_string().as_bytes());
+        chunk.put_u8(b'\n');
+    }
+}
+
+fn next_bookmark(ends: Instant) -> Instant {
+    (Instant::now() + BOOKMARK_PERIOD).min(ends.checked_sub(LAST_BOOKMARK).unwrap_or(ends))
+}
+
+fn lifetime(query: &Query) -> Result<Duration, Status> {
+    let asked = query.number::<u64>("timeoutSeconds")?.filter(|seconds| *seconds > 0);
+    let random = || LIFE_SECONDS + uuid::Uuid::new_v4().as_u128() as u64 % LIFE_SECONDS;
+    Ok(Duration::from_secs(asked.unwrap_or_else(random)))
+}
