@@ -1,0 +1,223 @@
+//! One cluster's network on this host.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+use rtnetlink::Handle;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Mutex;
+
+use crate::error::NetError;
+use crate::ruleset::{self, Names, RoutingTable};
+use crate::{links, tap};
+
+/// The gateway of every microVM, and the address at which the host's own services answer them.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// What a cluster's network depends on.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// All addresses of the cluster.
+    pub vpc: Ipv4Net,
+}
+
+/// A short tag that tells the clusters of a host apart, stable for a name.
+fn tag(cluster: &str) -> String {
+    let hash = cluster.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{:04x}", hash >> 16 ^ hash & 0xffff)
+}
+
+/// One cluster's network on this host. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Network {
+    names: Arc<Names>,
+    handle: Handle,
+    /// Addresses allowed per tap.
+    pods: Arc<Mutex<BTreeMap<String, Ipv4Addr>>>,
+    routes: Arc<Mutex<RoutingTable>>,
+}
+
+impl Network {
+    /// Opens the network: forwarding, the gateway's address, an empty table. Taps of an earlier process stay.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn open(settings: &Settings) -> Result<Self, NetError> {
+        let network = Self::connect(settings)?;
+        enable_forwarding()?;
+        network.add_gateway().await?;
+        run_nft(&ruleset::base(&network.names)).await?;
+        Ok(network)
+    }
+
+    fn connect(settings: &Settings) -> Result<Self, NetError> {
+        let (connection, handle, _) = rtnetlink::new_connection()
+            .map_err(|source| NetError::Netlink { what: "netlink".into(), reason: source.to_string() })?;
+        tokio::spawn(connection);
+        let tag = tag(&settings.cluster);
+        let names = Names { table: format!("isopod_{tag}"), prefix: format!("ip{tag}-"), vpc: settings.vpc };
+        Ok(Self { names: Arc::new(names), handle, pods: Arc::default(), routes: Arc::default() })
+    }
+
+    /// The gateway's address lives on a tap of its own, since not every kernel has dummy interfaces.
+    async fn add_gateway(&self) -> Result<(), NetError> {
+        let name = format!("{}gw", self.names.prefix);
+        let index = self.tap_index(&name).await?;
+        links::add_address(&self.handle, index, GATEWAY).await?;
+        links::up(&self.handle, index).await
+    }
+
+    async fn tap_index(&self, name: &str) -> Result<u32, NetError> {
+        if let Ok(index) = links::index(&self.handle, name).await {
+            return Ok(index);
+        }
+        tap::create(name).map_err(|source| NetError::Tap { name: name.into(), source })?;
+        links::index(&self.handle, name).await
+    }
+
+    /// The name of the tap for a microVM.
+    pub fn tap_name(&self, id: &str) -> String {
+        let id: String = id.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+        format!("{}{id}", self.names.prefix)
+    }
+
+    /// Makes the tap of a microVM, up but without an address.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn create_tap(&self, id: &str) -> Result<String, NetError> {
+        let name = self.tap_name(id);
+        let index = self.tap_index(&name).await?;
+        links::up(&self.handle, index).await?;
+        Ok(name)
+    }
+
+    /// Gives a tap its pod's address: from now on it is routed there and may be spoken under.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn attach(&self, tap: &str, address: Ipv4Addr) -> Result<(), NetError> {
+        let index = links::index(&self.handle, tap).await?;
+        let mut pods = self.pods.lock().await;
+        let mut text = String::new();
+        if let Some(old) = pods.get(tap).filter(|old| **old != address) {
+            text.push_str(&ruleset::disallow(&self.names, tap, *old));
+        }
+        text.push_str(&ruleset::allow(&self.names, tap, address));
+        run_nft(&text).await?;
+        links::route(&self.handle, index, address).await?;
+        pods.insert(tap.to_owned(), address);
+        Ok(())
+    }
+
+    /// Takes a tap away, with its route and its right to speak.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn delete_tap(&self, tap: &str) -> Result<(), NetError> {
+        let mut pods = self.pods.lock().await;
+        if let Some(address) = pods.remove(tap) {
+            run_nft(&ruleset::disallow(&self.names, tap, address)).await?;
+        }
+        links::delete(&self.handle, tap).await
+    }
+
+    /// Makes these virtual addresses lead where they should; nothing happens when they do already.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn apply(&self, routes: RoutingTable) -> Result<(), NetError> {
+        let mut current = self.routes.lock().await;
+        if *current != routes {
+            run_nft(&ruleset::services(&self.names, &routes)).await?;
+            *current = routes;
+        }
+        Ok(())
+    }
+
+    /// Deletes taps that no microVM in `known` has.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn sweep(&self, known: &BTreeSet<String>) -> Result<(), NetError> {
+        let gateway = format!("{}gw", self.names.prefix);
+        for name in links::names(&self.handle, &self.names.prefix).await? {
+            if name != gateway && !known.contains(&name) {
+                tracing::info!(tap = name, "deleting a tap without a microVM");
+                links::delete(&self.handle, &name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything a cluster has in this host's network.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn teardown(settings: &Settings) -> Result<(), NetError> {
+        let network = Self::connect(settings)?;
+        let table = &network.names.table;
+        run_nft(&format!("table inet {table} {{}}\ndelete table inet {table}\n")).await?;
+        for name in links::names(&network.handle, &network.names.prefix).await? {
+            links::delete(&network.handle, &name).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The first of the candidates that no route of this host overlaps.
+///
+/// # Errors
+/// [`NetError`] when routes cannot be read.
+pub async fn free_cidr(candidates: &[Ipv4Net]) -> Result<Option<Ipv4Net>, NetError> {
+    let (connection, handle, _) = rtnetlink::new_connection()
+        .map_err(|source| NetError::Netlink { what: "netlink".into(), reason: source.to_string() })?;
+    tokio::spawn(connection);
+    let taken = links::networks(&handle).await?;
+    let overlaps = |a: &Ipv4Net, b: &Ipv4Net| a.contains(&b.network()) || b.contains(&a.network());
+    let free = |candidate: &&Ipv4Net| !taken.iter().any(|used| used.prefix_len() > 0 && overlaps(candidate, used));
+    Ok(candidates.iter().find(free).copied())
+}
+
+/// Routing between interfaces; left on when the cluster goes, since others may rely on it by then.
+fn enable_forwarding() -> Result<(), NetError> {
+    let setting = |source| NetError::Setting { path: FORWARDING.into(), source };
+    if std::fs::read_to_string(FORWARDING).map_err(setting)?.trim() == "1" {
+        return Ok(());
+    }
+    std::fs::write(FORWARDING, "1").map_err(setting)
+}
+
+/// Runs one nftables transaction.
+async fn run_nft(text: &str) -> Result<(), NetError> {
+    let failed = |error: std::io::Error| NetError::Nftables(error.to_string());
+    let mut command = tokio::process::Command::new("nft");
+    command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(text.as_bytes()).await.map_err(failed)?;
+    }
+    let output = child.wait_with_output().await.map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(NetError::Nftables(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_taps_fit_an_interface() {
+        assert_eq!(tag("demo"), tag("demo"));
+        assert_ne!(tag("demo"), tag("demo2"));
+        assert_eq!(format!("ip{}-", tag("x")).len() + 8, 15);
+    }
+}

@@ -1,0 +1,163 @@
+//! The nftables text of a cluster. Pure: settings and a routing table in, text out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+/// Transport protocol of a virtual address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// A virtual address and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Virtual {
+    /// Address.
+    pub address: Ipv4Addr,
+    /// Port.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// Which virtual addresses lead where. Each has one endpoint or more; connections are spread evenly.
+pub type RoutingTable = BTreeMap<Virtual, Vec<(Ipv4Addr, u16)>>;
+
+/// What the text depends on.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    /// Table.
+    pub(crate) table: String,
+    /// Prefix of the cluster's taps.
+    pub(crate) prefix: String,
+    /// All addresses of the cluster.
+    pub(crate) vpc: Ipv4Net,
+}
+
+/// The table with everything but its elements. Replaces an earlier one and keeps nothing of it.
+pub(crate) fn base(names: &Names) -> String {
+    let Names { table, prefix, vpc } = names;
+    format!(
+        "table inet {table} {{}}
+delete table inet {table}
+table inet {table} {{
+  set pods {{ type ifname . ipv4_addr; }}
+  chain guard {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname \"{prefix}*\" meta nfproto ipv6 drop
+    iifname \"{prefix}*\" iifname . ip saddr != @pods counter drop
+  }}
+  chain services {{
+  }}
+  chain before {{
+    type nat hook prerouting priority dstnat; policy accept;
+    jump services
+  }}
+  chain output {{
+    type nat hook output priority -100; policy accept;
+    jump services
+  }}
+  chain after {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr {vpc} ip daddr != {vpc} oifname != \"{prefix}*\" oifname != \"lo\" masquerade
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    oifname \"{prefix}*\" iifname != \"{prefix}*\" ct state established,related accept
+  }}
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    iifname \"{prefix}*\" ct state established,related accept
+    iifname \"{prefix}*\" ct status dnat accept
+    iifname \"{prefix}*\" meta l4proto icmp accept
+    iifname \"{prefix}*\" counter drop
+  }}
+}}
+"
+    )
+}
+
+/// Allows a pod's address on its tap.
+pub(crate) fn allow(names: &Names, tap: &str, address: Ipv4Addr) -> String {
+    format!("add element inet {} pods {{ \"{tap}\" . {address} }}\n", names.table)
+}
+
+/// Takes a pod's address from its tap.
+pub(crate) fn disallow(names: &Names, tap: &str, address: Ipv4Addr) -> String {
+    format!("delete element inet {} pods {{ \"{tap}\" . {address} }}\n", names.table)
+}
+
+/// The rules of all virtual addresses, replacing the earlier ones in one transaction.
+pub(crate) fn services(names: &Names, routes: &RoutingTable) -> String {
+    let table = &names.table;
+    let mut text = format!("flush chain inet {table} services\n");
+    for (from, to) in routes {
+        let Virtual { address, port, protocol } = from;
+        let protocol = protocol.text();
+        let targets: BTreeSet<&(Ipv4Addr, u16)> = to.iter().collect();
+        let rule = format!("add rule inet {table} services ip daddr {address} {protocol} dport {port}");
+        let written = match targets.len() {
+            0 => writeln!(text, "{rule} drop"),
+            1 => writeln!(text, "{rule} dnat ip to {}", endpoints(&targets, |_, to| to)),
+            count => writeln!(
+                text,
+                "{rule} dnat ip to numgen random mod {count} map {{ {} }}",
+                endpoints(&targets, |index, to| format!("{index} : {}", to.replace(':', " . ")))
+            ),
+        };
+        debug_assert!(written.is_ok(), "writing to a string cannot fail");
+    }
+    text
+}
+
+fn endpoints(targets: &BTreeSet<&(Ipv4Addr, u16)>, form: impl Fn(usize, String) -> String) -> String {
+    let all = targets.iter().enumerate().map(|(index, (address, port))| form(index, format!("{address}:{port}")));
+    all.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Names {
+        Names { table: "isopod_t".into(), prefix: "ipt-".into(), vpc: "192.168.0.0/16".parse().unwrap() }
+    }
+
+    #[test]
+    fn virtual_addresses_become_translations() {
+        let one = |port| Virtual { address: "10.100.0.1".parse().unwrap(), port, protocol: Protocol::Tcp };
+        let to = |last: u8| (Ipv4Addr::new(192, 168, 0, last), 8080);
+        let routes = RoutingTable::from([(one(443), vec![to(1)]), (one(80), vec![to(1), to(2)]), (one(81), vec![])]);
+        let text = services(&names(), &routes);
+        for line in [
+            "flush chain inet isopod_t services",
+            "ip daddr 10.100.0.1 tcp dport 443 dnat ip to 192.168.0.1:8080",
+            "tcp dport 80 dnat ip to numgen random mod 2 map { 0 : 192.168.0.1 . 8080, 1 : 192.168.0.2 . 8080 }",
+            "tcp dport 81 drop",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+    }
+
+    #[test]
+    fn guests_may_only_speak_under_their_own_address() {
+        let text = base(&names());
+        assert!(text.contains("iifname . ip saddr != @pods counter drop"), "{text}");
+        assert!(allow(&names(), "ipt-1", Ipv4Addr::LOCALHOST).contains("pods { \"ipt-1\" . 127.0.0.1 }"));
+    }
+}
