@@ -1,0 +1,227 @@
+//! One container as the guest keeps it: state, output, input; and the task that waits for its end.
+
+use std::{
+    fs, io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use isopod_guest_api::{
+    ContainerConfig, ContainerExited, ContainerState, ContainerStatus, ErrorKind, EventKind, LogStream, limit,
+};
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::{
+    agent::{Agent, now},
+    fault::Fault,
+    fd::Stream,
+    logs::Log,
+    path,
+    reaper::End,
+};
+
+/// How much of the log becomes a termination message, if the container asked for that (as the kubelet has it).
+const FALLBACK_LINES: usize = 80;
+const FALLBACK_BYTES: usize = 2048;
+
+/// How long output may still arrive after the container's first process has ended. Nothing can write it any more but what
+/// escaped with the pipe, and that must not hold up the exit.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// A container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) config: ContainerConfig,
+    pub(crate) log: Log,
+    life: watch::Sender<Life>,
+    running: Mutex<Option<Arc<Running>>>,
+}
+
+/// Where it is in its life.
+#[derive(Clone, Debug, PartialEq)]
+enum Life {
+    Creating,
+    Running { started: i64 },
+    Exited(ContainerExited),
+}
+
+/// What a running container has.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) pid: i32,
+    pub(crate) specification: Value,
+    /// Its terminal; input, output and size go through it.
+    pub(crate) terminal: Option<Arc<Stream>>,
+    /// Its standard input, where it has no terminal. None inside: closed.
+    pub(crate) stdin: tokio::sync::Mutex<Option<Stream>>,
+}
+
+impl Container {
+    pub(crate) fn new(config: ContainerConfig) -> Self {
+        Self { config, log: Log::default(), life: watch::channel(Life::Creating).0, running: Mutex::default() }
+    }
+
+    /// What a running container has; a fault says what it is instead.
+    pub(crate) fn running(&self) -> Result<Arc<Running>, Fault> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        running.ok_or_else(|| Fault::new(ErrorKind::NotRunning, format!("container {} is not running", self.config.name)))
+    }
+
+    pub(crate) fn begin(&self, running: Running, started: i64) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(running));
+        self.life.send_replace(Life::Running { started });
+    }
+
+    pub(crate) fn has_exited(&self) -> bool {
+        matches!(*self.life.borrow(), Life::Exited(_))
+    }
+
+    /// Resolves when it has ended.
+    pub(crate) async fn exited(&self) -> Option<ContainerExited> {
+        let mut life = self.life.subscribe();
+        let ended = life.wait_for(|life| matches!(life, Life::Exited(_))).await.ok()?;
+        match &*ended {
+            Life::Exited(exit) => Some(exit.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn status(&self) -> ContainerStatus {
+        let (state, started, exit) = match &*self.life.borrow() {
+            Life::Creating => (ContainerState::Creating, 0, None),
+            Life::Running { started } => (ContainerState::Running, *started, None),
+            Life::Exited(exit) => (ContainerState::Exited, exit.started_unix_nanos, Some(exit.clone())),
+        };
+        ContainerStatus {
+            id: self.config.id.clone(),
+            name: self.config.name.clone(),
+            state: state.into(),
+            started_unix_nanos: started,
+            exit,
+            image_slot: self.config.image_slot,
+            log_end_offset: self.log.end(),
+        }
+    }
+
+    /// Sends a signal to its first process, or to all of them.
+    pub(crate) fn signal(&self, number: u32, all: bool) -> Result<(), Fault> {
+        let running = self.running()?;
+        let signal = i32::try_from(number).ok().filter(|number| (1..=64).contains(number));
+        let signal = signal.ok_or_else(|| Fault::invalid(format!("signal {number} is not between 1 and 64")))?;
+        let pids = if all { self.pids() } else { vec![running.pid] };
+        for pid in pids {
+            kill(pid, signal);
+        }
+        Ok(())
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        let text = fs::read_to_string(path::cgroup(&self.config.id).join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Whether the kernel killed one of its processes for want of memory.
+    fn oom_killed(&self) -> bool {
+        let events = fs::read_to_string(path::cgroup(&self.config.id).join("memory.events")).unwrap_or_default();
+        events.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0"))
+    }
+
+    fn termination_message(&self, failed: bool) -> String {
+        let file = path::container(&self.config.id).join("termination-log");
+        let mut bytes = Vec::new();
+        if let Ok(file) = fs::File::open(file) {
+            let _ = io::Read::read_to_end(&mut io::Read::take(file, limit::TERMINATION_MESSAGE_BYTES as u64), &mut bytes);
+        }
+        if bytes.is_empty() && failed && self.config.termination_message_from_logs {
+            return self.log.tail(FALLBACK_LINES, FALLBACK_BYTES);
+        }
+        let mut text = String::from_utf8_lossy(&bytes).into_owned();
+        while text.len() > limit::TERMINATION_MESSAGE_BYTES {
+            text.pop();
+        }
+        text
+    }
+}
+
+/// Sends a signal; a process that is gone is no error, the host learns of that by itself.
+pub(crate) fn kill(pid: i32, signal: i32) {
+    let Some(pid) = Pid::from_raw(pid) else { return };
+    if let Some(signal) = Signal::from_named_raw(signal) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+/// Passes a container's output on until its other end is closed.
+pub(crate) async fn collect(container: Arc<Container>, output: Arc<Stream>, stream: LogStream) {
+    let mut buffer = vec![0; limit::CHUNK_BYTES];
+    while let Ok(length) = output.read(&mut buffer).await {
+        if length == 0 {
+            return;
+        }
+        container.log.push(stream, now(), Bytes::copy_from_slice(&buffer[..length]));
+    }
+}
+
+/// Waits for a container's end and makes it known, once nothing of it runs and all its output is there.
+pub(crate) async fn watch(
+    agent: Arc<Agent>,
+    container: Arc<Container>,
+    started: i64,
+    end: tokio::sync::oneshot::Receiver<End>,
+    outputs: tokio::task::JoinSet<()>,
+) {
+    let Ok(end) = end.await else { return };
+    let finished = now();
+    // Its namespace has killed its processes already; this is for those that it moved out of it.
+    let _ = fs::write(path::cgroup(&container.config.id).join("cgroup.kill"), "1");
+    let _ = tokio::time::timeout(DRAIN, outputs.join_all()).await;
+    let exit = ContainerExited {
+        id: container.config.id.clone(),
+        code: end.code,
+        signal: end.signal,
+        oom_killed: container.oom_killed(),
+        started_unix_nanos: started,
+        finished_unix_nanos: finished,
+        termination_message: container.termination_message(end.code != 0),
+        log_end_offset: container.log.end(),
+    };
+    container.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+    clean_up(&container.config.id);
+    // Before the event, so that who sees the event also sees this.
+    container.life.send_replace(Life::Exited(exit.clone()));
+    container.log.close();
+    agent.events.push(finished, EventKind::Exited(exit));
+}
+
+/// Removes what a container needs only while it runs. What cannot be removed now goes with the machine.
+pub(crate) fn clean_up(id: &str) {
+    let _ = rustix::mount::unmount(path::container(id).join("rootfs"), rustix::mount::UnmountFlags::DETACH);
+    let _ = fs::remove_dir_all(Path::new(path::RUNTIME).join(id));
+    let _ = fs::remove_dir(path::cgroup(id));
+}
+
+/// Removes the rest: the writable layer and the container's directory.
+pub(crate) fn remove(id: &str) -> io::Result<()> {
+    clean_up(id);
+    for directory in [path::layer(id), path::container(id)] {
+        // Mounts of sub-paths are below the container's directory; they must go before anything is deleted.
+        unmount_below(&directory);
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn unmount_below(directory: &Path) {
+    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return };
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| Path::new(point).starts_with(directory));
+    for point in points {
+        let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
+    }
+}

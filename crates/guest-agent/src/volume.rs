@@ -1,0 +1,191 @@
+//! Volumes. Files are laid out in the kubelet's way: a directory of this moment, `..data` that points at it, and a link
+//! through `..data` per first component; an update swaps `..data`, so that readers see the old set or the new one.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink},
+    path::{Component, Path, PathBuf},
+};
+
+use isopod_guest_api::{EmptyDirVolume, ErrorKind, FilesVolume, Volume, VolumeSource};
+use rustix::mount::{MountFlags, mount};
+
+use crate::{fault::Fault, path};
+
+/// Makes a volume; returns its directory.
+pub(crate) fn make(volume: &Volume, fs_group: Option<u32>) -> Result<PathBuf, Fault> {
+    check_name(&volume.name)?;
+    let failed = || Fault::io(ErrorKind::MountFailed, format!("volume {}", volume.name));
+    match &volume.source {
+        Some(VolumeSource::EmptyDir(empty)) => empty_dir(&volume.name, *empty, fs_group).map_err(failed()),
+        Some(VolumeSource::Files(files)) => {
+            let directory = Path::new(path::VOLUMES).join(&volume.name);
+            fs::create_dir_all(&directory).map_err(failed())?;
+            write_files(&directory, files, fs_group)?;
+            Ok(directory)
+        }
+        None => Err(Fault::invalid(format!("volume {} has no source that this guest knows", volume.name))),
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Fault> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 253 || name.starts_with('.') || !name.chars().all(good) {
+        return Err(Fault::invalid(format!("volume name {name:?} is not a name")));
+    }
+    Ok(())
+}
+
+fn empty_dir(name: &str, volume: EmptyDirVolume, fs_group: Option<u32>) -> io::Result<PathBuf> {
+    let directory = if volume.memory {
+        let directory = Path::new(path::VOLUMES).join(name);
+        fs::create_dir_all(&directory)?;
+        let limit = match volume.size_limit_bytes {
+            0 => String::new(),
+            bytes => format!("size={bytes},"),
+        };
+        let options = std::ffi::CString::new(format!("{limit}mode=777"))?;
+        mount("volume", &directory, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))?;
+        directory
+    } else {
+        let directory = Path::new(path::SCRATCH).join("volumes").join(name);
+        fs::create_dir_all(&directory)?;
+        directory
+    };
+    if let Some(group) = fs_group {
+        chown(&directory, None, Some(group))?;
+    }
+    // Files made in it belong to the group.
+    let mode = if fs_group.is_some() { 0o2777 } else { 0o777 };
+    fs::set_permissions(&directory, fs::Permissions::from_mode(mode))?;
+    Ok(directory)
+}
+
+/// Makes `files` the content of a volume's directory.
+pub(crate) fn write_files(directory: &Path, files: &FilesVolume, fs_group: Option<u32>) -> Result<(), Fault> {
+    for file in &files.files {
+        check_path(&file.path)?;
+    }
+    swap_in(directory, files, fs_group).map_err(Fault::io(ErrorKind::MountFailed, format!("volume {}", directory.display())))
+}
+
+fn check_path(text: &str) -> Result<(), Fault> {
+    let fault = || Fault::invalid(format!("file path {text:?} of a volume is not a relative path without `..`"));
+    let path = Path::new(text);
+    let normal = path.components().all(|part| matches!(part, Component::Normal(_)));
+    if text.is_empty() || text.len() > 4096 || !normal || text.starts_with("..") || text.contains('\0') || text.ends_with('/') {
+        return Err(fault());
+    }
+    Ok(())
+}
+
+fn swap_in(directory: &Path, files: &FilesVolume, fs_group: Option<u32>) -> io::Result<()> {
+    let old = fs::read_link(directory.join("..data")).ok();
+    let name = fresh_name(directory);
+    let content = directory.join(&name);
+    make_directory(&content, fs_group)?;
+    for file in &files.files {
+        write_file(&content, file, fs_group)?;
+    }
+    let link = directory.join("..data_tmp");
+    let _ = fs::remove_file(&link);
+    symlink(&name, &link)?;
+    fs::rename(&link, directory.join("..data"))?;
+    link_first_components(directory, files)?;
+    match old {
+        Some(old) => fs::remove_dir_all(directory.join(old)),
+        None => Ok(()),
+    }
+}
+
+fn fresh_name(directory: &Path) -> String {
+    (0_u64..).map(|number| format!("..{number}")).find(|name| !directory.join(name).exists()).unwrap_or_default()
+}
+
+fn make_directory(directory: &Path, fs_group: Option<u32>) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+    fs_group.map_or(Ok(()), |group| chown(directory, None, Some(group)))
+}
+
+fn write_file(content: &Path, file: &isopod_guest_api::VolumeFile, fs_group: Option<u32>) -> io::Result<()> {
+    let path = content.join(&file.path);
+    let mut parent = content.to_owned();
+    for part in Path::new(&file.path).parent().into_iter().flat_map(Path::components) {
+        parent.push(part);
+        make_directory(&parent, fs_group)?;
+    }
+    fs::write(&path, &file.content)?;
+    let group = if file.gid == 0 { fs_group.unwrap_or(0) } else { file.gid };
+    chown(&path, Some(file.uid), Some(group))?;
+    // The group that was given to read the volume can read it.
+    let mode = file.mode & 0o777 | if fs_group.is_some() { 0o440 } else { 0 };
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+}
+
+/// Links for what is there now, none for what is not.
+fn link_first_components(directory: &Path, files: &FilesVolume) -> io::Result<()> {
+    let wanted: BTreeSet<String> = files.files.iter().filter_map(|file| file.path.split('/').next().map(str::to_owned)).collect();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !name.starts_with("..") && !wanted.contains(&name) {
+            fs::remove_file(directory.join(name))?;
+        }
+    }
+    for name in wanted {
+        match symlink(Path::new("..data").join(&name), directory.join(&name)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isopod_guest_api::VolumeFile;
+
+    fn files(entries: &[(&str, &str)]) -> FilesVolume {
+        let file = |(path, content): &(&str, &str)| VolumeFile {
+            path: (*path).into(),
+            content: bytes::Bytes::copy_from_slice(content.as_bytes()),
+            mode: 0o640,
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+        };
+        FilesVolume { files: entries.iter().map(file).collect() }
+    }
+
+    fn listing(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_update_swaps_everything_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        write_files(dir.path(), &files(&[("a", "1"), ("d/b", "2")]), None).unwrap();
+        assert_eq!(listing(dir.path()), ["..0", "..data", "a", "d"]);
+        assert_eq!(fs::read_to_string(dir.path().join("d/b")).unwrap(), "2");
+        assert_eq!(fs::metadata(dir.path().join("a")).unwrap().permissions().mode() & 0o777, 0o640);
+        write_files(dir.path(), &files(&[("a", "3"), ("c", "4")]), None).unwrap();
+        assert_eq!(listing(dir.path()), ["..1", "..data", "a", "c"]);
+        assert_eq!(fs::read_to_string(dir.path().join("a")).unwrap(), "3");
+        assert_eq!(fs::read_link(dir.path().join("a")).unwrap(), Path::new("..data/a"));
+    }
+
+    #[test]
+    fn paths_stay_in_the_volume() {
+        for (path, good) in
+            [("a", true), ("a/b", true), ("", false), ("/a", false), ("../a", false), ("a/../b", false), ("..data", false), ("a/", false), ("./a", false)]
+        {
+            assert_eq!(check_path(path).is_ok(), good, "{path}");
+        }
+        for (name, good) in [("config", true), ("kube-api-access-x1", true), ("", false), ("../x", false), ("a/b", false), (".x", false)] {
+            assert_eq!(check_name(name).is_ok(), good, "{name}");
+        }
+    }
+}

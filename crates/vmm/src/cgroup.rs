@@ -1,0 +1,103 @@
+//! A control group per machine: what it may take of the host's processor and memory, whatever happens inside. Works on
+//! cgroup v2 and on v1 hierarchies at their usual places; where a controller is missing, the machine runs without it.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// What QEMU needs beside the guest's memory, in bytes: translated code, device state, caches.
+const MEMORY_OVERHEAD_BYTES: u64 = 512 << 20;
+
+/// Threads that QEMU may have.
+const PIDS: u32 = 256;
+
+const PERIOD_MICROS: u64 = 100_000;
+
+/// Limits of one machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) memory_bytes: u64,
+    pub(crate) cpu_millis: Option<u32>,
+}
+
+/// Where groups are made: one directory per hierarchy.
+#[derive(Clone, Debug)]
+pub(crate) struct Groups {
+    parents: Vec<PathBuf>,
+    unified: bool,
+}
+
+impl Groups {
+    /// Groups below `name` in every hierarchy that this host has.
+    pub(crate) fn find(name: &str) -> Self {
+        let root = Path::new(ROOT);
+        if root.join("cgroup.controllers").exists() {
+            let parent = root.join(name);
+            let groups = Self { parents: vec![parent.clone()], unified: true };
+            for directory in [root, &parent] {
+                if std::fs::create_dir_all(directory).and_then(|()| std::fs::write(directory.join("cgroup.subtree_control"), "+cpu +memory +pids")).is_err() {
+                    tracing::warn!(directory = %directory.display(), "cannot hand controllers down: machines run without limits of the host");
+                }
+            }
+            return groups;
+        }
+        let hierarchies = ["cpu", "memory", "pids"].map(|controller| root.join(controller));
+        let parents = hierarchies.into_iter().filter(|path| path.join("cgroup.procs").exists());
+        Self { parents: parents.map(|path| path.join(name)).collect(), unified: false }
+    }
+
+    /// Makes the group of one machine; returns the files that its process writes itself into.
+    pub(crate) fn create(&self, id: &str, limits: Limits) -> io::Result<Vec<OwnedFd>> {
+        let mut joined = Vec::new();
+        for parent in &self.parents {
+            let group = parent.join(id);
+            std::fs::create_dir_all(&group)?;
+            for (file, value) in self.settings(limits) {
+                // A file that is not there belongs to another hierarchy or a controller that this host lacks.
+                if group.join(file).exists() {
+                    std::fs::write(group.join(file), value)?;
+                }
+            }
+            joined.push(File::options().write(true).open(group.join("cgroup.procs"))?.into());
+        }
+        Ok(joined)
+    }
+
+    fn settings(&self, limits: Limits) -> Vec<(&'static str, String)> {
+        let memory = (limits.memory_bytes + MEMORY_OVERHEAD_BYTES).to_string();
+        let quota = limits.cpu_millis.map(|millis| u64::from(millis) * PERIOD_MICROS / 1000);
+        let mut settings = vec![("pids.max", PIDS.to_string())];
+        if self.unified {
+            settings.push(("memory.max", memory));
+            settings.extend(quota.map(|quota| ("cpu.max", format!("{quota} {PERIOD_MICROS}"))));
+        } else {
+            settings.push(("memory.limit_in_bytes", memory));
+            settings.extend(quota.map(|quota| ("cpu.cfs_quota_us", quota.to_string())));
+        }
+        settings
+    }
+
+    /// Removes the group of a machine whose process has ended.
+    pub(crate) fn remove(&self, id: &str) {
+        for parent in &self.parents {
+            match std::fs::remove_dir(parent.join(id)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, group = %parent.join(id).display(), "cannot remove a control group");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Removes the parents, when they are empty.
+    pub(crate) fn remove_parents(&self) {
+        for parent in &self.parents {
+            let _ = std::fs::remove_dir(parent);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Templates: a guest that booted once, saved with its agent waiting for a host, from which machines of the same class
+//! are restored in a few hundredths of a second.
+//!
+//! A template is two things: the device state, a small file, and the memory, which every restored machine maps copy on
+//! write. The memory lives in a sealed memory file, so that no machine can change what the next one is restored from; a
+//! copy in the cache outlives this process. Its key is a hash over everything that the state depends on.
+
+use std::{
+    fs::File,
+    io,
+    os::{fd::OwnedFd, unix::fs::FileExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, memfd_create};
+use serde_json::json;
+
+use crate::{
+    launch::{Host, How, LaunchError, Plan, migrated, set_migration_capabilities},
+    machine::Machine,
+    qmp::QmpError,
+};
+
+const MEMORY: &str = "memory";
+const STATE: &str = "state";
+
+/// A finished template.
+#[derive(Debug)]
+pub(crate) struct Template {
+    memory: OwnedFd,
+    state: PathBuf,
+}
+
+/// A template could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// Its guest did not boot.
+    #[error("template: its guest did not come up")]
+    Launch(#[from] LaunchError),
+    /// Its state could not be saved.
+    #[error("template: its state could not be saved")]
+    Save(#[from] QmpError),
+    /// A file failed.
+    #[error("template: {what}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn io(what: &'static str) -> impl Fn(io::Error) -> TemplateError {
+    move |source| TemplateError::Io { what, source }
+}
+
+impl Template {
+    /// What a machine is restored from.
+    pub(crate) fn how(&self, paused: bool) -> io::Result<How> {
+        Ok(How::Restore { memory: self.memory.try_clone()?, state: File::open(&self.state)?, paused })
+    }
+
+    /// Reads a template that an earlier process left in the cache; none if there is none.
+    pub(crate) fn load(directory: &Path, memory_bytes: u64) -> Result<Option<Self>, TemplateError> {
+        let (memory, state) = (directory.join(MEMORY), directory.join(STATE));
+        // The state is written last and renamed into place: with it, the template is whole.
+        if !state.exists() {
+            return Ok(None);
+        }
+        let saved = File::open(memory).map_err(io("cannot open its memory"))?;
+        let file = memory_file(memory_bytes).map_err(io("cannot make a memory file"))?;
+        copy_sparse(&saved, &file).map_err(io("cannot read its memory"))?;
+        seal(&file).map_err(io("cannot seal its memory"))?;
+        Ok(Some(Self { memory: file.into(), state }))
+    }
+
+    /// Boots a guest from `plan` (whose memory is replaced by the template's), saves it, ends it.
+    pub(crate) async fn make(host: &Host, mut plan: Plan, directory: &Path) -> Result<Self, TemplateError> {
+        let file = memory_file(plan.record.memory_bytes).map_err(io("cannot make a memory file"))?;
+        if let How::Boot { memory, .. } = &mut plan.how {
+            *memory = Some(file.try_clone().map_err(io("cannot make a memory file"))?.into());
+        }
+        let machine = host.launch(plan).await?;
+        let saved = save(&machine, directory).await;
+        // Its process must be gone before the memory can be sealed, and goes in any case.
+        let ended = machine.destroy().await;
+        saved?;
+        ended.map_err(|error| TemplateError::Io { what: "its machine did not end", source: io::Error::other(error) })?;
+        seal(&file).map_err(io("cannot seal its memory"))?;
+        let state = keep(&file, directory).map_err(io("cannot keep it in the cache"))?;
+        Ok(Self { memory: file.into(), state })
+    }
+}
+
+fn memory_file(bytes: u64) -> io::Result<File> {
+    let file = memfd_create("isopod-template", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    rustix::fs::ftruncate(&file, bytes)?;
+    Ok(file.into())
+}
+
+fn seal(file: &File) -> io::Result<()> {
+    Ok(fcntl_add_seals(file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?)
+}
+
+/// Writes the device state beside its final place. The guest is not stopped first: what is restored would come up stopped.
+async fn save(machine: &Machine, directory: &Path) -> Result<(), TemplateError> {
+    std::fs::create_dir_all(directory).map_err(io("cannot make its directory"))?;
+    let file = File::create(unfinished(directory)).map_err(io("cannot make its state file"))?;
+    let qmp = machine.control();
+    set_migration_capabilities(qmp).await?;
+    let mut events = qmp.events();
+    qmp.command_with_fd("getfd", json!({ "fdname": STATE }), std::os::fd::AsFd::as_fd(&file)).await?;
+    qmp.command("migrate", json!({ "uri": format!("fd:{STATE}") })).await?;
+    migrated(&mut events).await?;
+    Ok(())
+}
+
+fn unfinished(directory: &Path) -> PathBuf {
+    directory.join("state.unfinished")
+}
+
+/// Copies the memory into the cache and puts the state in its place, in this order. Returns where the state is.
+fn keep(memory: &File, directory: &Path) -> io::Result<PathBuf> {
+    let copy = File::create(directory.join(MEMORY))?;
+    copy.set_len(memory.metadata()?.len())?;
+    copy_sparse(memory, &copy)?;
+    let state = directory.join(STATE);
+    std::fs::rename(unfinished(directory), &state)?;
+    Ok(state)
+}
+
+/// Copies what is not a hole.
+fn copy_sparse(from: &File, to: &File) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    let (mut at, end) = (0, from.metadata()?.len());
+    while at < end {
+        let data = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Err(rustix::io::Errno::NXIO) => break,
+            data => data?,
+        };
+        at = rustix::fs::seek(from, SeekFrom::Hole(data))?;
+        let mut position = data;
+        while position < at {
+            let piece = usize::try_from(at - position).unwrap_or(usize::MAX).min(buffer.len());
+            from.read_exact_at(&mut buffer[..piece], position)?;
+            to.write_all_at(&buffer[..piece], position)?;
+            position += piece as u64;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_stay_holes_and_sealed_memory_stays_as_it_is() {
+        use std::os::unix::fs::MetadataExt;
+        let from = memory_file(64 << 20).unwrap();
+        from.write_all_at(b"start", 0).unwrap();
+        from.write_all_at(b"middle", 40 << 20).unwrap();
+        let to = memory_file(64 << 20).unwrap();
+        copy_sparse(&from, &to).unwrap();
+        seal(&to).unwrap();
+        let mut bytes = [0; 6];
+        to.read_exact_at(&mut bytes, 40 << 20).unwrap();
+        assert_eq!(&bytes, b"middle");
+        assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20);
+        assert!(to.write_all_at(b"x", 0).is_err());
+    }
+
+    #[test]
+    fn a_template_without_state_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(MEMORY), "half").unwrap();
+        assert!(Template::load(dir.path(), 4096).unwrap().is_none());
+    }
+}
