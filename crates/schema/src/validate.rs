@@ -1,5 +1,19 @@
 //! Validation of objects (facts, section 4): metadata rules for all kinds, then rules per kind, in upstream's texts.
 
+mod config;
+mod container;
+mod immutable;
+mod metadata;
+mod other;
+mod own;
+mod pod;
+mod pod_spec;
+mod rbac;
+mod service;
+mod shape;
+mod volume;
+mod workload;
+
 use std::fmt;
 
 use serde_json::Value;
@@ -147,26 +161,92 @@ impl fmt::Display for FieldError {
     }
 }
 
+/// Collects what is wrong.
+#[derive(Default)]
+pub(crate) struct Errors {
+    list: Vec<FieldError>,
+}
+
+impl Errors {
+    fn push(&mut self, error: FieldError) {
+        self.list.push(error);
+    }
+
+    /// One `Invalid value` per reason.
+    fn invalid_all(&mut self, path: &str, value: &str, reasons: Vec<String>) {
+        self.list.extend(reasons.into_iter().map(|reason| FieldError::invalid(path, value, reason)));
+    }
+
+    /// `must be greater than or equal to 0` for a number below it.
+    fn non_negative(&mut self, object: &Value, name: &str, path: &str) {
+        if let Some(number) = object.get(name).and_then(Value::as_i64).filter(|number| *number < 0) {
+            self.push(FieldError::invalid(format!("{path}.{name}"), number, "must be greater than or equal to 0"));
+        }
+    }
+
+    /// `field is immutable` when the value at a dotted path of the objects changed.
+    fn immutable(&mut self, object: &Value, old: &Value, path: &str) {
+        let at = |value: &'_ Value| path.split('.').try_fold(value.clone(), |value, name| value.get(name).cloned());
+        let (new, before) = (at(object), at(old));
+        if new != before {
+            self.push(FieldError::invalid(path, new.unwrap_or(Value::Null), IMMUTABLE));
+        }
+    }
+}
+
+const IMMUTABLE: &str = "field is immutable";
+
 /// Checks a new object, with defaults applied and its name generated.
 pub fn create(kind: &Kind, object: &Value) -> Vec<FieldError> {
-    let _ = (kind, object);
-    todo!()
+    let mut errors = Errors::default();
+    metadata::create(kind, object, &mut errors);
+    shape::check(kind, object, &mut errors);
+    rules(kind, object, None, &mut errors);
+    errors.list
 }
 
 /// Checks a changed object against the stored one (main resource).
 pub fn update(kind: &Kind, object: &Value, old: &Value) -> Vec<FieldError> {
-    let _ = (kind, object, old);
-    todo!()
+    let mut errors = Errors::default();
+    metadata::update(kind, object, old, &mut errors);
+    shape::check(kind, object, &mut errors);
+    rules(kind, object, Some(old), &mut errors);
+    immutable::check(kind, object, old, &mut errors);
+    errors.list
 }
 
 /// Checks a change that came through the `status` subresource.
 pub fn update_status(kind: &Kind, object: &Value, old: &Value) -> Vec<FieldError> {
-    let _ = (kind, object, old);
-    todo!()
+    let mut errors = Errors::default();
+    metadata::update(kind, object, old, &mut errors);
+    if kind.is("", "pods") {
+        pod::update_status(object, old, &mut errors);
+    }
+    errors.list
+}
+
+/// Rules of a kind; `old` is the stored object on update.
+fn rules(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut Errors) {
+    match (kind.group.as_str(), kind.plural.as_str()) {
+        ("", "pods") => match old {
+            None => pod::create(object, errors),
+            Some(old) => pod::update(object, old, errors),
+        },
+        ("", "services") => service::check(object, old, errors),
+        ("", "configmaps" | "secrets") => config::check(kind, object, old, errors),
+        ("", "replicationcontrollers" | "podtemplates") | ("apps" | "batch", _) => workload::check(kind, object, old, errors),
+        ("", "nodes") => config::node(object, errors),
+        ("", "persistentvolumeclaims" | "resourcequotas" | "limitranges") => config::resources(kind, object, errors),
+        ("rbac.authorization.k8s.io", _) => rbac::check(kind, object, errors),
+        ("isopod.dev", _) => own::check(kind, object, errors),
+        _ => other::check(kind, object, errors),
+    }
 }
 
 /// Something outside `metadata` and `status` differs: the generation goes up.
 pub fn generation_changed(object: &Value, old: &Value) -> bool {
-    let _ = (object, old);
-    todo!()
+    let (Some(new), Some(old)) = (object.as_object(), old.as_object()) else { return true };
+    let counts = |(key, _): &(&String, &Value)| !["metadata", "status", "apiVersion", "kind"].contains(&key.as_str());
+    let all = |map: &'_ serde_json::Map<String, Value>| map.iter().filter(counts).count();
+    all(new) != all(old) || new.iter().filter(counts).any(|(key, value)| old.get(key) != Some(value))
 }

@@ -5,7 +5,9 @@ mod defaults;
 mod discovery;
 mod patch;
 mod selector;
+mod status;
 mod tables;
+mod validate;
 
 use isopod_schema::{Kind, Table};
 

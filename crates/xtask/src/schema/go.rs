@@ -195,10 +195,9 @@ impl<'a> Reader<'a> {
 
     /// `PullAlways PullPolicy = "Always"`, in a block or after `const`.
     fn constant(&mut self, trimmed: &str) {
-        let words: Vec<&str> = trimmed.trim_start_matches("const ").split_whitespace().collect();
-        if let [_, ty, "=", value, ..] = words.as_slice()
-            && let Some(value) = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'))
-        {
+        let Some((declaration, value)) = trimmed.trim_start_matches("const ").split_once(" = \"") else { return };
+        let words: Vec<&str> = declaration.split_whitespace().collect();
+        if let ([_, ty], Some((value, _))) = (words.as_slice(), value.split_once('"')) {
             self.package.constants.entry((*ty).to_owned()).or_default().push(value.to_owned());
         }
     }

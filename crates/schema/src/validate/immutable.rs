@@ -1,0 +1,108 @@
+//! Fields that may not change, as a table.
+
+use serde_json::Value;
+
+use super::{Errors, FieldError};
+use crate::table::Kind;
+use crate::walk;
+
+/// Group, plural, dotted paths.
+const IMMUTABLE: [(&str, &str, &[&str]); 19] = [
+    ("apps", "deployments", &["spec.selector"]),
+    ("apps", "replicasets", &["spec.selector"]),
+    ("apps", "daemonsets", &["spec.selector"]),
+    ("apps", "controllerrevisions", &["data"]),
+    (
+        "batch",
+        "jobs",
+        &["spec.selector", "spec.completionMode", "spec.podFailurePolicy", "spec.backoffLimitPerIndex", "spec.managedBy", "spec.successPolicy"],
+    ),
+    ("", "secrets", &["type"]),
+    ("", "services", &["spec.loadBalancerClass"]),
+    ("", "resourcequotas", &["spec.scopes"]),
+    ("rbac.authorization.k8s.io", "rolebindings", &["roleRef"]),
+    ("rbac.authorization.k8s.io", "clusterrolebindings", &["roleRef"]),
+    ("networking.k8s.io", "ingressclasses", &["spec.controller"]),
+    ("scheduling.k8s.io", "priorityclasses", &["value", "preemptionPolicy"]),
+    ("storage.k8s.io", "storageclasses", &["provisioner", "parameters", "reclaimPolicy", "volumeBindingMode"]),
+    ("storage.k8s.io", "volumeattributesclasses", &["driverName", "parameters"]),
+    ("storage.k8s.io", "volumeattachments", &["spec"]),
+    ("discovery.k8s.io", "endpointslices", &["addressType"]),
+    ("node.k8s.io", "runtimeclasses", &["handler"]),
+    ("certificates.k8s.io", "certificatesigningrequests", &["spec"]),
+    ("networking.k8s.io", "ipaddresses", &["spec"]),
+];
+
+/// What may change of a StatefulSet's spec.
+const STATEFUL_SET_MUTABLE: [&str; 7] = [
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+];
+
+pub(super) fn check(kind: &Kind, object: &Value, old: &Value, errors: &mut Errors) {
+    let row = IMMUTABLE.iter().find(|(group, plural, _)| kind.is(group, plural));
+    for path in row.map(|row| row.2).unwrap_or_default() {
+        // A load balancer class may be given up together with the type.
+        if *path != "spec.loadBalancerClass" || walk::text(object, &["spec", "type"]) == "LoadBalancer" {
+            immutable_if_set(kind, object, old, path, errors);
+        }
+    }
+    if kind.is("apps", "statefulsets") {
+        stateful_set(object, old, errors);
+    }
+    if kind.is("", "nodes") {
+        set_once(object, old, "spec.providerID", errors);
+        set_once(object, old, "spec.podCIDR", errors);
+    }
+    if kind.is("", "persistentvolumeclaims") {
+        claim(object, old, errors);
+    }
+}
+
+/// Load balancer classes may be set on a Service that becomes a load balancer.
+fn immutable_if_set(kind: &Kind, object: &Value, old: &Value, path: &str, errors: &mut Errors) {
+    let was_other_type = kind.is("", "services") && walk::text(old, &["spec", "type"]) != "LoadBalancer";
+    if !was_other_type {
+        errors.immutable(object, old, path);
+    }
+}
+
+fn set_once(object: &Value, old: &Value, path: &str, errors: &mut Errors) {
+    let keys: Vec<&str> = path.split('.').collect();
+    let before = walk::text(old, &keys);
+    if !before.is_empty() && before != walk::text(object, &keys) {
+        errors.push(FieldError::forbidden(path, "node updates may not change it except from \"\" to valid"));
+    }
+}
+
+/// The value without some of its keys.
+pub(super) fn without(value: Option<&Value>, keys: &[&str]) -> Option<Value> {
+    let mut value = value?.clone();
+    if let Some(map) = value.as_object_mut() {
+        map.retain(|key, _| !keys.contains(&key.as_str()));
+    }
+    Some(value)
+}
+
+fn stateful_set(object: &Value, old: &Value, errors: &mut Errors) {
+    if without(object.get("spec"), &STATEFUL_SET_MUTABLE) != without(old.get("spec"), &STATEFUL_SET_MUTABLE) {
+        let fields = "'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds'";
+        errors.push(FieldError::forbidden("spec", format!("updates to statefulset spec for fields other than {fields} are forbidden")));
+    }
+}
+
+fn claim(object: &Value, old: &Value, errors: &mut Errors) {
+    let mut mutable = vec!["resources", "volumeAttributesClassName"];
+    if walk::text(old, &["spec", "volumeName"]).is_empty() {
+        mutable.push("volumeName");
+    }
+    if without(object.get("spec"), &mutable) != without(old.get("spec"), &mutable) {
+        let text = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+        errors.push(FieldError::forbidden("spec", text));
+    }
+}
