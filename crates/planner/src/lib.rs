@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod admission;
 pub mod deployment;
 pub mod environment;
+pub mod events;
 pub mod fargate;
 pub mod garbage;
 pub mod namespaces;

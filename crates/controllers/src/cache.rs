@@ -1,0 +1,219 @@
+//! The cluster as the planner's functions see it: typed views by kind, with the indexes that plans need.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use isopod_types::node::{ConfigMap, Namespace, Node, ServiceAccount};
+use isopod_types::own::{Cluster, FargateProfile, Host};
+use isopod_types::pod::Pod;
+use isopod_types::workload::{Deployment, ReplicaSet};
+use isopod_types::{Key, Object};
+use serde_json::Value;
+
+/// Objects of one kind by key.
+#[derive(Debug)]
+pub(crate) struct Kind<K> {
+    objects: BTreeMap<Key, K>,
+    /// Keys by the UID of the controlling owner; empty UID for orphans.
+    by_owner: BTreeMap<String, BTreeSet<Key>>,
+}
+
+impl<K> Default for Kind<K> {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), by_owner: BTreeMap::new() }
+    }
+}
+
+fn owner_uid<K: Object>(object: &K) -> String {
+    object.meta().controller().map(|owner| owner.uid.clone()).unwrap_or_default()
+}
+
+fn revision<K: Object>(object: &K) -> u64 {
+    object.meta().resource_version.parse().unwrap_or(0)
+}
+
+impl<K: Object> Kind<K> {
+    pub(crate) fn get(&self, key: &Key) -> Option<&K> {
+        self.objects.get(key)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &K> {
+        self.objects.values()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.objects.keys()
+    }
+
+    /// Objects of one namespace.
+    pub(crate) fn of_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a K> {
+        let from = Key::new(namespace, "");
+        self.objects.range(from..).take_while(move |(key, _)| key.namespace == namespace).map(|(_, object)| object)
+    }
+
+    /// Objects that the owner with this UID controls.
+    pub(crate) fn owned_by<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a K> {
+        self.by_owner.get(uid).into_iter().flatten().filter_map(|key| self.objects.get(key))
+    }
+
+    /// Objects of a namespace that nobody controls.
+    pub(crate) fn orphans<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a K> {
+        let from = Key::new(namespace, "");
+        let keys = self.by_owner.get("").into_iter().flat_map(move |keys| keys.range(from.clone()..));
+        keys.take_while(move |key| key.namespace == namespace).filter_map(|key| self.objects.get(key))
+    }
+
+    /// Puts an object in unless a newer revision is there; returns whether it was, and the one before.
+    fn put(&mut self, object: K) -> Option<Change<K>> {
+        let key = object.key();
+        let before = self.objects.get(&key);
+        if before.is_some_and(|before| revision(before) >= revision(&object) && before.meta().uid == object.meta().uid)
+        {
+            return None;
+        }
+        let before = self.objects.remove(&key);
+        if let Some(before) = &before {
+            self.unindex(&key, &owner_uid(before));
+        }
+        self.by_owner.entry(owner_uid(&object)).or_default().insert(key.clone());
+        self.objects.insert(key, object.clone());
+        Some(Change { before, after: Some(object) })
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Change<K>> {
+        let before = self.objects.remove(key)?;
+        self.unindex(key, &owner_uid(&before));
+        Some(Change { before: Some(before), after: None })
+    }
+
+    fn unindex(&mut self, key: &Key, owner: &str) {
+        if let Some(keys) = self.by_owner.get_mut(owner) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_owner.remove(owner);
+            }
+        }
+    }
+}
+
+/// How one object changed.
+#[derive(Debug)]
+pub(crate) struct Change<K> {
+    pub(crate) before: Option<K>,
+    pub(crate) after: Option<K>,
+}
+
+impl<K: Object> Change<K> {
+    /// Both sides, the newer first.
+    pub(crate) fn sides(&self) -> impl Iterator<Item = &K> {
+        self.after.iter().chain(&self.before)
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        self.sides().next().map(Object::key).unwrap_or_default()
+    }
+}
+
+/// Declares the cache's kinds once: fields, names, and what one change is.
+macro_rules! kinds {
+    ($($field:ident: $type:ident),* $(,)?) => {
+        /// Everything the controllers know.
+        #[derive(Debug, Default)]
+        pub(crate) struct Cache {
+            $(pub(crate) $field: Kind<$type>,)*
+        }
+
+        /// A change of one object of one kind.
+        #[derive(Debug)]
+        #[expect(clippy::large_enum_variant, reason = "short-lived, moved once")]
+        pub(crate) enum Changed {
+            $($type(Change<$type>),)*
+        }
+
+        /// `(group, version, kind, plural)` of every kind that is watched in full.
+        pub(crate) const WATCHED: &[(&str, &str, &str, &str)] =
+            &[$(($type::GROUP, $type::VERSION, $type::KIND, $type::PLURAL)),*];
+
+        impl Cache {
+            /// Puts a document in; nothing when it is not newer or not of a kind that is watched.
+            pub(crate) fn put(&mut self, kind: &str, document: &Value) -> Option<Changed> {
+                match kind {
+                    $($type::KIND => self.$field.put(parse::<$type>(document)?).map(Changed::$type),)*
+                    _ => None,
+                }
+            }
+
+            /// Takes an object out.
+            pub(crate) fn remove(&mut self, kind: &str, key: &Key) -> Option<Changed> {
+                match kind {
+                    $($type::KIND => self.$field.remove(key).map(Changed::$type),)*
+                    _ => None,
+                }
+            }
+
+            /// Keys of all objects of a kind.
+            pub(crate) fn keys(&self, kind: &str) -> Vec<Key> {
+                match kind {
+                    $($type::KIND => self.$field.keys().cloned().collect(),)*
+                    _ => Vec::new(),
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    pods: Pod,
+    nodes: Node,
+    namespaces: Namespace,
+    service_accounts: ServiceAccount,
+    config_maps: ConfigMap,
+    deployments: Deployment,
+    replica_sets: ReplicaSet,
+    profiles: FargateProfile,
+    hosts: Host,
+    clusters: Cluster,
+}
+
+fn parse<K: Object>(document: &Value) -> Option<K> {
+    match K::deserialize(document) {
+        Ok(object) => Some(object),
+        Err(error) => {
+            tracing::error!(kind = K::KIND, name = %document["metadata"]["name"], %error, "object cannot be read");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(name: &str, revision: &str, owner: Option<&str>) -> Value {
+        let owners = owner.map(|uid| json!([{"uid": uid, "controller": true}]));
+        json!({"metadata": {"name": name, "namespace": "x", "uid": name, "resourceVersion": revision, "ownerReferences": owners.unwrap_or(json!([]))}})
+    }
+
+    #[test]
+    fn older_revisions_do_not_replace_newer_ones() {
+        let mut cache = Cache::default();
+        assert!(cache.put("Pod", &pod("a", "5", None)).is_some());
+        assert!(cache.put("Pod", &pod("a", "4", None)).is_none());
+        assert!(cache.put("Pod", &pod("a", "5", None)).is_none());
+        assert!(cache.put("Pod", &pod("a", "6", None)).is_some());
+    }
+
+    #[test]
+    fn objects_are_found_by_owner_and_namespace() {
+        let mut cache = Cache::default();
+        cache.put("Pod", &pod("a", "1", Some("o")));
+        cache.put("Pod", &pod("b", "2", None));
+        assert_eq!(cache.pods.owned_by("o").count(), 1);
+        assert_eq!(cache.pods.orphans("x").count(), 1);
+        assert_eq!((cache.pods.of_namespace("x").count(), cache.pods.of_namespace("y").count()), (2, 0));
+        cache.put("Pod", &pod("a", "3", None));
+        assert_eq!((cache.pods.owned_by("o").count(), cache.pods.orphans("x").count()), (0, 2));
+        cache.remove("Pod", &Key::new("x", "a"));
+        assert_eq!(cache.pods.orphans("x").count(), 1);
+    }
+}

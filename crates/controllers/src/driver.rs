@@ -1,0 +1,276 @@
+//! The loop driver: the one task that owns cache and queue.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use isopod_planner::{Plan, Target, Write};
+use isopod_types::names::ROOT_CA_CONFIG_MAP;
+use isopod_types::{Key, ObjectMeta};
+use jiff::Timestamp;
+use kube::Client;
+use kube::discovery::{Discovery, Scope, verbs};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::{Cache, WATCHED};
+use crate::execute::{Executor, Outcome};
+use crate::graph::{Metadata, Served};
+use crate::loops::{self, GARBAGE, NAMESPACE_END, State};
+use crate::queue::{Queue, Work};
+use crate::watches::{self, Seen};
+
+/// Changes that wait to be taken in.
+const INBOX: usize = 4096;
+/// Plans that are carried out at once.
+const RUNNING_MAX: usize = 256;
+
+/// What the controllers need to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster's certificate authority, PEM, for the ConfigMap in every namespace.
+    pub ca_pem: String,
+}
+
+/// Runs all controllers until told to stop.
+///
+/// # Errors
+/// When the API's kinds cannot be discovered.
+pub async fn run(client: Client, settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    let served = discover(&client).await?;
+    let (to_inbox, inbox) = mpsc::channel(INBOX);
+    let mut tasks = JoinSet::new();
+    for kind in WATCHED {
+        let selector = (kind.2 == "ConfigMap").then(|| format!("metadata.name={ROOT_CA_CONFIG_MAP}"));
+        watches::objects(&mut tasks, &client, *kind, selector.as_deref(), to_inbox.clone());
+    }
+    for kind in &served {
+        watches::metadata(&mut tasks, &client, *kind, to_inbox.clone());
+    }
+    let mut driver = Driver::new(client, settings, served);
+    driver.run(inbox, stop).await;
+    tasks.shutdown().await;
+    Ok(())
+}
+
+/// All kinds that garbage collection and the end of namespaces have to do with. Events are not: they end by themselves.
+async fn discover(client: &Client) -> anyhow::Result<Vec<Served>> {
+    let discovery = Discovery::new(client.clone()).run_aggregated().await?;
+    let mut served = Vec::new();
+    for group in discovery.groups() {
+        for (resource, capabilities) in group.recommended_resources() {
+            let usable =
+                [verbs::LIST, verbs::WATCH, verbs::DELETE].iter().all(|verb| capabilities.supports_operation(verb));
+            if usable && resource.kind != "Event" {
+                served.push(Served {
+                    group: resource.group.leak(),
+                    version: resource.version.leak(),
+                    kind: resource.kind.leak(),
+                    plural: resource.plural.leak(),
+                    namespaced: capabilities.scope == Scope::Namespaced,
+                });
+            }
+        }
+    }
+    Ok(served)
+}
+
+struct Driver {
+    state: State,
+    queue: Queue,
+    executor: Executor,
+    served: Vec<Served>,
+    /// Watches whose first list has not been seen whole.
+    incomplete: BTreeSet<(&'static str, &'static str)>,
+    running: JoinSet<(Work, Outcome)>,
+}
+
+impl Driver {
+    fn new(client: Client, settings: Settings, served: Vec<Served>) -> Self {
+        let objects = WATCHED.iter().map(|(_, _, kind, _)| ("object", *kind));
+        let incomplete = objects.chain(served.iter().map(|served| (served.group, served.kind))).collect();
+        let state = State {
+            cache: Cache::default(),
+            metadata: Metadata::default(),
+            ca_pem: settings.ca_pem,
+            cursor: Ipv4Addr::UNSPECIFIED,
+        };
+        let executor = Executor { client, recorder: Arc::default() };
+        Self { state, queue: Queue::default(), executor, served, incomplete, running: JoinSet::new() }
+    }
+
+    async fn run(&mut self, mut inbox: mpsc::Receiver<Seen>, stop: CancellationToken) {
+        loop {
+            let next = self.queue.advance(Timestamp::now());
+            if self.incomplete.is_empty() {
+                self.start_ready();
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(seen) = inbox.recv() => {
+                    self.take_in(seen);
+                    while let Ok(seen) = inbox.try_recv() {
+                        self.take_in(seen);
+                    }
+                }
+                Some(Ok((work, outcome))) = self.running.join_next() => self.finish(&work, outcome),
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Decides about everything that is ready, and starts the writes.
+    fn start_ready(&mut self) {
+        while self.running.len() < RUNNING_MAX {
+            let Some(work) = self.queue.take() else { return };
+            let now = Timestamp::now();
+            let plan = loops::decide(&mut self.state, &work, now);
+            if let Some(at) = plan.again_at {
+                self.queue.add_at(work.clone(), at);
+            }
+            if plan.writes.is_empty() {
+                self.queue.done(&work, false, now);
+                continue;
+            }
+            self.start(work, plan);
+        }
+    }
+
+    fn start(&mut self, work: Work, plan: Plan) {
+        let executor = self.executor.clone();
+        let owners = if work.name == GARBAGE { self.owners_to_ask_for(&work, &plan) } else { Vec::new() };
+        let finalizes = plan.writes.iter().any(|write| matches!(write, Write::FinalizeNamespace { .. }));
+        self.running.spawn(async move {
+            if !owners.is_empty() && executor.any_exists(&owners).await {
+                return (work, Outcome { failed: true, ..Outcome::default() });
+            }
+            if finalizes {
+                executor.delete_events(&work.key.name).await;
+            }
+            let outcome = executor.run(plan.writes).await;
+            (work, outcome)
+        });
+    }
+
+    /// Owners that seem to be gone are asked for at the API before their dependents go.
+    fn owners_to_ask_for(&self, work: &Work, plan: &Plan) -> Vec<(Target, String)> {
+        let collects =
+            plan.writes.iter().any(|write| matches!(write, Write::Delete { propagation: Some("Background"), .. }));
+        let Some(item) = self.state.metadata.graph.get(&work.key.name).filter(|_| collects) else { return Vec::new() };
+        let target = |owner: &isopod_types::OwnerReference| {
+            let fits = |served: &&Served| served.kind == owner.kind && owner.api_version == api_version(served);
+            let served = self.served.iter().find(fits)?;
+            let namespace = if served.namespaced { &*item.meta.namespace } else { "" };
+            let meta = ObjectMeta { name: owner.name.clone(), namespace: namespace.into(), ..ObjectMeta::default() };
+            Some((served.target(&meta), owner.uid.clone()))
+        };
+        item.meta.owner_references.iter().filter_map(target).collect()
+    }
+
+    fn finish(&mut self, work: &Work, outcome: Outcome) {
+        for (kind, document) in outcome.written {
+            self.put(kind, &document);
+        }
+        for (kind, key) in outcome.gone {
+            self.remove(kind, &key);
+        }
+        for target in &outcome.not_created {
+            if let Some(key) = loops::assumed_node(target) {
+                self.remove("Node", key);
+            }
+        }
+        self.queue.done(work, outcome.failed, Timestamp::now());
+    }
+
+    fn put(&mut self, kind: &str, document: &Value) {
+        if let Some(changed) = self.state.cache.put(kind, document) {
+            loops::touched(&self.state, &changed).into_iter().for_each(|work| self.queue.add(work));
+        }
+        // The graph must not fall behind the cache: a new object's owner is known with it.
+        let served = self.served.iter().find(|served| served.kind == kind).copied();
+        if let (Some(served), Ok(meta)) = (served, ObjectMeta::deserialize(&document["metadata"])) {
+            self.put_meta(&served, meta);
+        }
+    }
+
+    fn remove(&mut self, kind: &str, key: &Key) {
+        if let Some(changed) = self.state.cache.remove(kind, key) {
+            loops::touched(&self.state, &changed).into_iter().for_each(|work| self.queue.add(work));
+        }
+    }
+
+    fn put_meta(&mut self, served: &Served, meta: ObjectMeta) {
+        let namespace = meta.namespace.clone();
+        let known = self.state.metadata.graph.get(&meta.uid);
+        let revision = |meta: &ObjectMeta| meta.resource_version.parse::<u64>().unwrap_or(0);
+        if known.is_some_and(|known| revision(&known.meta) >= revision(&meta)) {
+            return;
+        }
+        let touched = self.state.metadata.put(served, meta);
+        self.touch_garbage(touched, &namespace);
+    }
+
+    fn touch_garbage(&mut self, uids: Vec<String>, namespace: &str) {
+        uids.into_iter().for_each(|uid| self.queue.add(loops::garbage_work(uid)));
+        let ending = self.state.cache.namespaces.get(&Key::cluster(namespace));
+        if ending.is_some_and(|namespace| namespace.metadata.is_deleting()) {
+            self.queue.add(Work { name: NAMESPACE_END, key: Key::cluster(namespace) });
+        }
+    }
+
+    /// Takes in what a watch saw.
+    fn take_in(&mut self, seen: Seen) {
+        match seen {
+            Seen::Object { kind, document } => self.put(kind, &document),
+            Seen::Gone { kind, key } => self.remove(kind, &key),
+            Seen::Complete { kind, keys } => {
+                let vanished: Vec<Key> =
+                    self.state.cache.keys(kind).into_iter().filter(|key| !keys.contains(key)).collect();
+                vanished.iter().for_each(|key| self.remove(kind, key));
+                self.incomplete.remove(&("object", kind));
+            }
+            Seen::Meta { served, meta } => self.put_meta(&served, meta),
+            Seen::MetaGone { served, key } => {
+                let touched = self.state.metadata.remove(&served, &key);
+                self.touch_garbage(touched, &key.namespace);
+            }
+            Seen::MetaComplete { served, keys } => {
+                for key in self.state.metadata.keys(&served).into_iter().filter(|key| !keys.contains(key)) {
+                    let touched = self.state.metadata.remove(&served, &key);
+                    self.touch_garbage(touched, &key.namespace);
+                }
+                self.incomplete.remove(&(served.group, served.kind));
+                if self.incomplete.is_empty() {
+                    self.start_up();
+                }
+            }
+        }
+    }
+
+    /// Everything is known: look at all that has owners once.
+    fn start_up(&mut self) {
+        tracing::info!("controllers have seen the whole cluster");
+        let candidates = self.state.metadata.graph.candidates();
+        candidates.into_iter().for_each(|uid| self.queue.add(loops::garbage_work(uid)));
+    }
+}
+
+fn api_version(served: &Served) -> String {
+    if served.group.is_empty() { served.version.into() } else { format!("{}/{}", served.group, served.version) }
+}
+
+/// Sleeps until a time, or for ever.
+async fn sleep_until(at: Option<Timestamp>) {
+    match at {
+        None => std::future::pending().await,
+        Some(at) => {
+            let left = at.duration_since(Timestamp::now()).unsigned_abs();
+            let due = at <= Timestamp::now();
+            tokio::time::sleep(if due { Duration::ZERO } else { left }).await;
+        }
+    }
+}

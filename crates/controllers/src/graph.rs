@@ -1,0 +1,113 @@
+//! Metadata of every object in the cluster, for garbage collection and the end of namespaces.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use isopod_planner::Target;
+use isopod_planner::garbage::{Graph, Item};
+use isopod_planner::namespaces::Leftover;
+use isopod_types::{Key, ObjectMeta};
+
+/// One kind that the API serves and whose objects can be listed, watched and deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Served {
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) plural: &'static str,
+    pub(crate) namespaced: bool,
+}
+
+impl Served {
+    pub(crate) fn target(&self, meta: &ObjectMeta) -> Target {
+        Target {
+            group: self.group,
+            version: self.version,
+            kind: self.kind,
+            plural: self.plural,
+            key: meta.key(),
+            uid: meta.uid.clone(),
+            resource_version: meta.resource_version.clone(),
+        }
+    }
+}
+
+/// The graph, with objects by namespace.
+#[derive(Debug, Default)]
+pub(crate) struct Metadata {
+    pub(crate) graph: Graph,
+    by_namespace: BTreeMap<String, BTreeSet<String>>,
+    uids: BTreeMap<(&'static str, &'static str, Key), String>,
+}
+
+impl Metadata {
+    /// Puts an object's metadata in. Returns the UIDs whose fate may change: its own, and its owners'.
+    pub(crate) fn put(&mut self, served: &Served, meta: ObjectMeta) -> Vec<String> {
+        let identity = (served.group, served.kind, meta.key());
+        let mut touched = match self.uids.insert(identity, meta.uid.clone()) {
+            Some(old) if old != meta.uid => self.forget(&old),
+            _ => Vec::new(),
+        };
+        touched.push(meta.uid.clone());
+        touched.extend(meta.owner_references.iter().map(|owner| owner.uid.clone()));
+        if !meta.namespace.is_empty() {
+            self.by_namespace.entry(meta.namespace.clone()).or_default().insert(meta.uid.clone());
+        }
+        self.graph.insert(Item { target: served.target(&meta), meta });
+        touched
+    }
+
+    /// Takes an object out. Returns the UIDs whose fate may change: its dependents' and its owners'.
+    pub(crate) fn remove(&mut self, served: &Served, key: &Key) -> Vec<String> {
+        let uid = self.uids.remove(&(served.group, served.kind, key.clone()));
+        uid.map(|uid| self.forget(&uid)).unwrap_or_default()
+    }
+
+    fn forget(&mut self, uid: &str) -> Vec<String> {
+        let Some(item) = self.graph.get(uid) else { return Vec::new() };
+        let mut touched: Vec<String> = item.meta.owner_references.iter().map(|owner| owner.uid.clone()).collect();
+        let namespace = item.meta.namespace.clone();
+        if let Some(uids) = self.by_namespace.get_mut(&namespace) {
+            uids.remove(uid);
+            if uids.is_empty() {
+                self.by_namespace.remove(&namespace);
+            }
+        }
+        touched.extend(self.graph.remove(uid));
+        touched
+    }
+
+    /// Keys of all objects of a kind.
+    pub(crate) fn keys(&self, served: &Served) -> Vec<Key> {
+        let of_kind = self.uids.keys().filter(|(group, kind, _)| *group == served.group && *kind == served.kind);
+        of_kind.map(|(_, _, key)| key.clone()).collect()
+    }
+
+    /// Everything that is left in a namespace.
+    pub(crate) fn left_in(&self, namespace: &str) -> Vec<Leftover> {
+        let uids = self.by_namespace.get(namespace).into_iter().flatten();
+        let leftover = |item: &Item| Leftover { target: item.target.clone(), is_deleting: item.meta.is_deleting() };
+        uids.filter_map(|uid| self.graph.get(uid)).map(leftover).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PODS: Served = Served { group: "", version: "v1", kind: "Pod", plural: "pods", namespaced: true };
+
+    fn meta(name: &str, uid: &str) -> ObjectMeta {
+        ObjectMeta { name: name.into(), namespace: "x".into(), uid: uid.into(), ..Default::default() }
+    }
+
+    #[test]
+    fn a_namespace_knows_what_is_left_in_it() {
+        let mut all = Metadata::default();
+        all.put(&PODS, meta("a", "1"));
+        all.put(&PODS, meta("a", "2"));
+        assert_eq!(all.left_in("x").len(), 1);
+        assert_eq!(all.left_in("x")[0].target.uid, "2");
+        all.remove(&PODS, &Key::new("x", "a"));
+        assert!(all.left_in("x").is_empty() && all.keys(&PODS).is_empty());
+    }
+}

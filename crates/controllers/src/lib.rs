@@ -1,0 +1,18 @@
+//! The controllers of an Isopod cluster: one loop driver over the pure planner.
+//!
+//! Watches fill a cache; a change names the keys whose plans may have changed; plans are decided by `isopod_planner` from the
+//! cache alone; their writes go to the Kubernetes API under this component's own identity. What the API answers to a
+//! write enters the cache before the next decision about that key, so a plan always sees its own writes.
+//!
+//! One task owns cache and queue. Only it decides; writes run beside it and report back.
+
+mod cache;
+mod driver;
+mod execute;
+mod graph;
+mod loops;
+mod queue;
+mod request;
+mod watches;
+
+pub use driver::{Settings, run};

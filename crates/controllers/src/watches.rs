@@ -1,0 +1,163 @@
+//! Watches: streams of changes into one channel. A watch that breaks begins anew and tells what vanished meanwhile.
+
+use std::collections::BTreeSet;
+
+use futures::StreamExt;
+use isopod_types::{Key, ObjectMeta};
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::graph::Served;
+
+/// Something a watch saw.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    /// A whole object of a kind that plans read.
+    Object { kind: &'static str, document: Value },
+    /// One of those is gone.
+    Gone { kind: &'static str, key: Key },
+    /// Everything of that kind was seen; what is not among these keys is gone.
+    Complete { kind: &'static str, keys: BTreeSet<Key> },
+    /// Metadata of an object of any kind.
+    Meta { served: Served, meta: ObjectMeta },
+    /// That object is gone.
+    MetaGone { served: Served, key: Key },
+    /// As `Complete`, for metadata.
+    MetaComplete { served: Served, keys: BTreeSet<Key> },
+}
+
+fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+    let api_version = if group.is_empty() { version.into() } else { format!("{group}/{version}") };
+    ApiResource { group: group.into(), version: version.into(), api_version, kind: kind.into(), plural: plural.into() }
+}
+
+fn config(field_selector: Option<&str>) -> watcher::Config {
+    let config = watcher::Config::default().streaming_lists();
+    match field_selector {
+        Some(selector) => config.fields(selector),
+        None => config,
+    }
+}
+
+/// Whole objects of one kind.
+pub(crate) fn objects(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    (group, version, kind, plural): (&'static str, &'static str, &'static str, &'static str),
+    selector: Option<&str>,
+    to: mpsc::Sender<Seen>,
+) {
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(group, version, kind, plural));
+    let stream = watcher::watcher(api, config(selector)).default_backoff().boxed();
+    tasks.spawn(async move {
+        let mut translation = Translation::default();
+        let mut stream = stream;
+        while let Some(event) = stream.next().await {
+            let seen = match event {
+                Ok(event) => translation.object(kind, event),
+                Err(error) => {
+                    tracing::warn!(kind, %error, "watch broke; it begins anew");
+                    None
+                }
+            };
+            if let Some(seen) = seen
+                && to.send(seen).await.is_err()
+            {
+                return;
+            }
+        }
+    });
+}
+
+/// Metadata of all objects of one kind.
+pub(crate) fn metadata(tasks: &mut JoinSet<()>, client: &Client, served: Served, to: mpsc::Sender<Seen>) {
+    let Served { group, version, kind, plural, .. } = served;
+    let api: Api<PartialObjectMeta<DynamicObject>> =
+        Api::all_with(client.clone(), &resource(group, version, kind, plural));
+    let mut stream = watcher::watcher(api, config(None)).default_backoff().boxed();
+    tasks.spawn(async move {
+        let mut translation = Translation::default();
+        while let Some(event) = stream.next().await {
+            let seen = match event {
+                Ok(event) => translation.meta(served, event),
+                Err(error) => {
+                    tracing::warn!(kind, %error, "metadata watch broke; it begins anew");
+                    None
+                }
+            };
+            if let Some(seen) = seen
+                && to.send(seen).await.is_err()
+            {
+                return;
+            }
+        }
+    });
+}
+
+/// Remembers which keys the initial list held.
+#[derive(Default)]
+struct Translation {
+    initial: BTreeSet<Key>,
+}
+
+fn key(namespace: Option<&String>, name: Option<&String>) -> Key {
+    Key::new(namespace.cloned().unwrap_or_default(), name.cloned().unwrap_or_default())
+}
+
+impl Translation {
+    fn object(&mut self, kind: &'static str, event: Event<DynamicObject>) -> Option<Seen> {
+        let key_of = |object: &DynamicObject| key(object.metadata.namespace.as_ref(), object.metadata.name.as_ref());
+        match event {
+            Event::Init => {
+                self.initial.clear();
+                None
+            }
+            Event::InitApply(object) => {
+                self.initial.insert(key_of(&object));
+                Some(Seen::Object { kind, document: document(object) })
+            }
+            Event::InitDone => Some(Seen::Complete { kind, keys: std::mem::take(&mut self.initial) }),
+            Event::Apply(object) => Some(Seen::Object { kind, document: document(object) }),
+            Event::Delete(object) => Some(Seen::Gone { kind, key: key_of(&object) }),
+        }
+    }
+
+    fn meta(&mut self, served: Served, event: Event<PartialObjectMeta<DynamicObject>>) -> Option<Seen> {
+        let key_of = |object: &PartialObjectMeta<DynamicObject>| {
+            key(object.metadata.namespace.as_ref(), object.metadata.name.as_ref())
+        };
+        match event {
+            Event::Init => {
+                self.initial.clear();
+                None
+            }
+            Event::InitApply(object) => {
+                self.initial.insert(key_of(&object));
+                Some(Seen::Meta { served, meta: meta(object)? })
+            }
+            Event::InitDone => Some(Seen::MetaComplete { served, keys: std::mem::take(&mut self.initial) }),
+            Event::Apply(object) => Some(Seen::Meta { served, meta: meta(object)? }),
+            Event::Delete(object) => Some(Seen::MetaGone { served, key: key_of(&object) }),
+        }
+    }
+}
+
+/// The object as the API sent it.
+fn document(object: DynamicObject) -> Value {
+    let mut document = object.data;
+    if !document.is_object() {
+        document = Value::Object(serde_json::Map::new());
+    }
+    document["metadata"] = serde_json::to_value(object.metadata).unwrap_or_default();
+    document
+}
+
+fn meta(object: PartialObjectMeta<DynamicObject>) -> Option<ObjectMeta> {
+    serde_json::to_value(object.metadata).ok().and_then(|value| serde_json::from_value(value).ok())
+}
