@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::convert;
-use crate::negotiate;
+use crate::negotiate::{self, Input};
+use crate::protobuf;
 use crate::query::Query;
 use crate::respond::Shape;
 use crate::route::RequestInfo;
@@ -179,7 +180,13 @@ impl Context {
     /// # Errors
     /// 400, 415.
     pub(crate) fn decode(&self, body: &[u8], options: &WriteOptions) -> Result<Value, Status> {
-        let decoded = decode::object(self.kind, negotiate::input(&self.headers)?, body)?;
+        let decoded = match negotiate::input(&self.headers)? {
+            Input::Text(format) => decode::object(self.kind, format, body)?,
+            Input::Protobuf => {
+                let document = protobuf::decode(self.kind.root(), body).map_err(|error| unreadable(&error))?;
+                decode::object(self.kind, decode::Format::Json, document.to_string().as_bytes())?
+            }
+        };
         self.report(&decoded, options, |text| {
             let (kind, version) = (&self.kind.kind, &self.kind.version);
             let lead = format!("{kind} in version {version:?} cannot be handled as a {kind}");
@@ -229,11 +236,15 @@ impl Context {
     /// # Errors
     /// 400, 415.
     pub(crate) fn decode_other(&self, api_version: &str, kind: &str, body: &[u8]) -> Result<Value, Status> {
-        let format = negotiate::input(&self.headers)?;
         let (group, version) = split_api_version(api_version);
-        let document = decode::untyped(format, body).map_err(|error| Status::bad_request(error.to_string()))?;
-        let Some(ty) = Table::builtin().type_of(&Gvk::new(group, version, kind)) else { return Ok(document) };
-        let decoded = decode::value(ty, document).map_err(|error| Status::bad_request(error.to_string()))?;
+        let ty = Table::builtin().type_of(&Gvk::new(group, version, kind));
+        let document = match (negotiate::input(&self.headers)?, ty) {
+            (Input::Protobuf, Some(ty)) => protobuf::decode(ty, body).map_err(|error| unreadable(&error))?,
+            (Input::Protobuf, None) => return Err(unreadable(&format!("no {kind} in {api_version} is registered"))),
+            (Input::Text(format), _) => decode::untyped(format, body).map_err(|error| unreadable(&error))?,
+        };
+        let Some(ty) = ty else { return Ok(document) };
+        let decoded = decode::value(ty, document).map_err(|error| unreadable(&error))?;
         Ok(decoded.value)
     }
 
@@ -242,6 +253,10 @@ impl Context {
     pub(crate) async fn commit(&self, write: Write) -> Result<Outcome, Status> {
         commit(&self.server, write).await
     }
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> Status {
+    Status::bad_request(error.to_string())
 }
 
 /// Writes to the store.

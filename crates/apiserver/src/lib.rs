@@ -27,6 +27,7 @@ mod listen;
 mod negotiate;
 mod pipeline;
 mod pki;
+mod protobuf;
 mod query;
 mod rbac;
 mod read;

@@ -8,6 +8,14 @@ use isopod_schema::decode::Format;
 use crate::query::Query;
 
 const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
+const READ: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+
+/// The encoding of a request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    Text(Format),
+    Protobuf,
+}
 
 /// The shape objects are returned in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,11 +135,12 @@ pub(crate) fn media_type(headers: &HeaderMap) -> &str {
 ///
 /// # Errors
 /// 415 when it is not supported.
-pub(crate) fn input(headers: &HeaderMap) -> Result<Format, Status> {
+pub(crate) fn input(headers: &HeaderMap) -> Result<Input, Status> {
     match media_type(headers) {
-        "" | "application/json" => Ok(Format::Json),
-        "application/yaml" => Ok(Format::Yaml),
-        _ => Err(Status::unsupported_media_type(&ACCEPTED)),
+        "" | "application/json" => Ok(Input::Text(Format::Json)),
+        "application/yaml" => Ok(Input::Text(Format::Yaml)),
+        "application/vnd.kubernetes.protobuf" => Ok(Input::Protobuf),
+        _ => Err(Status::unsupported_media_type(&READ)),
     }
 }
 

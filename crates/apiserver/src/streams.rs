@@ -1,10 +1,16 @@
 //! Logs, exec, attach and port-forward (facts, sections 1.14 and 1.15): the client's protocol ends here, the node agent
 //! is reached through [`crate::Kubelets`].
 
+mod channels;
+mod exec;
 mod logs;
+mod port_forward;
+mod spdy;
+mod spdy_exec;
+mod upgrade;
 
 use http::Request;
-use isopod_schema::{Reason, Status};
+use isopod_schema::Status;
 use serde_json::Value;
 
 use crate::body::RequestBody;
@@ -26,10 +32,8 @@ pub(crate) async fn answer(context: &Context, request: Request<RequestBody>) -> 
     }
     match context.info.subresource.as_str() {
         "log" => logs::answer(context).await,
-        other => {
-            drop(request);
-            Err(Status::new(Reason::MethodNotAllowed, format!("{other} is not supported by this server yet")))
-        }
+        "portforward" => port_forward::answer(context, request).await,
+        _ => exec::answer(context, request).await,
     }
 }
 
