@@ -68,7 +68,7 @@ impl Line {
         self.processor_and_memory(&mut line);
         self.start(&mut line);
         line.add(["-add-fd", &format!("fd={},set={CONSOLE_FD_SET},opaque=console", self.console)]);
-        line.add(["-chardev", &format!("file,id=console,path=/dev/fdset/{CONSOLE_FD_SET}"), "-serial", "chardev:console"]);
+        line.add(["-chardev", &format!("file,id=console,path=/dev/fdset/{CONSOLE_FD_SET},append=on"), "-serial", "chardev:console"]);
         for slot in 0..=SCRATCH_SLOT {
             disk(&mut line, slot);
         }

@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
@@ -19,14 +18,12 @@ use crate::{
     accelerator::Accelerator,
     arguments::{Line, Memory, Start},
     cgroup::{Groups, Limits},
+    console::Console,
     directory::{Directory, Record},
-    machine::{Machine, Parts, console_text},
+    machine::{Machine, Parts},
     process::{self, Process, User},
     qmp::{Qmp, QmpError},
 };
-
-/// Size of the console that is kept, in bytes: the first so many.
-pub(crate) const CONSOLE_BYTES: usize = 64 << 10;
 
 /// How long a boot or a restore may take. A hundred of them at once on two processors take seconds each.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
@@ -106,7 +103,7 @@ pub(crate) enum How {
 struct Started {
     process: Process,
     qmp_stream: tokio::net::UnixStream,
-    console: File,
+    console: Console,
 }
 
 impl Host {
@@ -136,7 +133,7 @@ impl Host {
             .map_err(|source| LaunchError::Io { id: id.clone(), what: "cannot start QEMU", source })?;
         let Started { process, qmp_stream, console } = started;
         let up = tokio::time::timeout(START_TIMEOUT, bring_up(qmp_stream, &plan.how));
-        let words = || [console_text(&console), directory.log_tail()].join(" ").trim().to_owned();
+        let words = || [console.text(), directory.log_tail()].join(" ").trim().to_owned();
         let error = tokio::select! {
             up = up => match up {
                 Ok(Ok(qmp)) => {
@@ -163,8 +160,7 @@ impl Host {
 
     async fn start(&self, directory: &Directory, plan: &Plan) -> io::Result<Started> {
         let (agent, qmp) = directory.listen()?;
-        let console = console()?;
-        let console_end = File::options().write(true).open(format!("/proc/self/fd/{}", console.as_raw_fd()))?;
+        let (console, console_end) = Console::new()?;
         let line = self.line(plan, &agent, &qmp, &console_end);
         let mut keep = vec![agent.as_fd(), qmp.as_fd(), console_end.as_fd()];
         keep.extend(plan.tap.iter().map(AsFd::as_fd));
@@ -191,7 +187,7 @@ impl Host {
         Ok(Started { process, qmp_stream: directory.connect_qmp().await?, console })
     }
 
-    fn line(&self, plan: &Plan, agent: &UnixListener, qmp: &UnixListener, console: &File) -> Line {
+    fn line(&self, plan: &Plan, agent: &UnixListener, qmp: &UnixListener, console: &OwnedFd) -> Line {
         let (memory, start) = match &plan.how {
             How::Boot { kernel, initramfs, command_line, memory } => {
                 let memory = memory.as_ref().map_or(Memory::Private, |file| Memory::Template(file.as_raw_fd()));
@@ -213,14 +209,6 @@ impl Host {
             console: console.as_raw_fd(),
         }
     }
-}
-
-/// A file in memory that can be written up to its size and no further: a guest cannot fill the host with it.
-fn console() -> io::Result<File> {
-    let file = memfd_create("isopod-console", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    rustix::fs::ftruncate(&file, CONSOLE_BYTES as u64)?;
-    fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK)?;
-    Ok(file.into())
 }
 
 async fn bring_up(stream: tokio::net::UnixStream, how: &How) -> Result<Qmp, QmpError> {

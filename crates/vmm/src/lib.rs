@@ -9,6 +9,7 @@ mod accelerator;
 mod arguments;
 mod assets;
 mod cgroup;
+mod console;
 mod directory;
 pub mod initramfs;
 pub mod kernel;

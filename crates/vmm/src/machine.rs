@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use crate::{
-    arguments::SCRATCH_SLOT,
+    arguments::{PLACEHOLDER_BYTES, SCRATCH_SLOT},
     cgroup::Groups,
-    directory::{Directory, Record, tail},
+    console::Console,
+    directory::{Directory, Record},
     process::{ExitFact, Process},
     qmp::{Qmp, QmpError},
 };
@@ -79,7 +80,7 @@ struct Inner {
     qmp: Qmp,
     groups: Option<Groups>,
     /// What the guest agent wrote to its console; none after adoption.
-    console: Option<File>,
+    console: Option<Console>,
     /// Block node behind each slot that has one.
     nodes: tokio::sync::Mutex<BTreeMap<u32, String>>,
     next_node: AtomicU32,
@@ -92,7 +93,7 @@ pub(crate) struct Parts {
     pub(crate) process: Process,
     pub(crate) qmp: Qmp,
     pub(crate) groups: Option<Groups>,
-    pub(crate) console: Option<File>,
+    pub(crate) console: Option<Console>,
 }
 
 impl Machine {
@@ -213,13 +214,22 @@ impl Machine {
     pub async fn detach_disk(&self, slot: u32) -> Result<(), MachineError> {
         self.check_slot(slot, slot != SCRATCH_SLOT)?;
         let mut nodes = self.0.nodes.lock().await;
-        let Some(old) = nodes.remove(&slot) else { return Ok(()) };
-        let placeholder = json!({
-            "driver": "null-co", "node-name": format!("p{slot}"), "size": crate::arguments::PLACEHOLDER_BYTES, "read-zeroes": true,
-        });
-        self.command("blockdev-add", placeholder).await?;
-        self.point(slot, slot != SCRATCH_SLOT, &format!("p{slot}")).await?;
-        self.command("blockdev-del", json!({ "node-name": old })).await.map(drop)
+        if !nodes.contains_key(&slot) {
+            return Ok(());
+        }
+        let node = format!("f{slot}-{}", self.0.next_node.fetch_add(1, Ordering::Relaxed));
+        let empty = json!({ "driver": "null-co", "node-name": node, "size": PLACEHOLDER_BYTES, "read-zeroes": true });
+        self.command("blockdev-add", empty).await?;
+        self.point(slot, slot != SCRATCH_SLOT, &node).await?;
+        self.replaced(nodes.insert(slot, node)).await
+    }
+
+    /// Removes the node that a slot had before. The one of its first placeholder has gone by itself.
+    async fn replaced(&self, old: Option<String>) -> Result<(), MachineError> {
+        match old {
+            Some(old) => self.command("blockdev-del", json!({ "node-name": old })).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     fn check_slot(&self, slot: u32, read_only: bool) -> Result<(), MachineError> {
@@ -248,8 +258,7 @@ impl Machine {
         )
         .await?;
         self.point(slot, read_only, &node).await?;
-        let old = nodes.insert(slot, node).unwrap_or_else(|| format!("p{slot}"));
-        self.command("blockdev-del", json!({ "node-name": old })).await?;
+        self.replaced(nodes.insert(slot, node)).await?;
         self.command("remove-fd", json!({ "fdset-id": set })).await.map(drop)
     }
 
@@ -281,7 +290,7 @@ impl Machine {
     /// The last words on the guest's console and in QEMU's log, for messages.
     #[must_use]
     pub fn last_words(&self) -> String {
-        let console = self.0.console.as_ref().map(console_text).unwrap_or_default();
+        let console = self.0.console.as_ref().map(Console::text).unwrap_or_default();
         [console, self.0.directory.log_tail()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ")
     }
 
@@ -317,15 +326,6 @@ impl Machine {
 fn disk_node(name: &str) -> Option<(u32, u32)> {
     let (slot, number) = name.strip_prefix('f')?.split_once('-')?;
     Some((slot.parse().ok()?, number.parse().ok()?))
-}
-
-/// What the guest wrote to its console, from a file of fixed size that starts as zeros.
-pub(crate) fn console_text(console: &File) -> String {
-    use std::os::unix::fs::FileExt;
-    let mut bytes = vec![0; crate::launch::CONSOLE_BYTES];
-    let length = console.read_at(&mut bytes, 0).unwrap_or(0);
-    let end = bytes[..length].iter().position(|&byte| byte == 0).unwrap_or(length);
-    tail(&bytes[..end], 1000)
 }
 
 #[cfg(test)]

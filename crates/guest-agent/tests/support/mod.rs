@@ -50,6 +50,8 @@ impl Lab {
         let mut options = Options::new(directory.path().join("run"), cache_dir, GuestAgent::Path(agent()?));
         options.templates = templates;
         let vmm = Vmm::open(options.clone()).await.map_err(|error| error.to_string())?;
+        let subscriber = tracing_subscriber::fmt().with_env_filter("isopod_vmm=info").with_test_writer();
+        let _ = subscriber.try_init();
         Ok(Self { vmm, options, disk, directory })
     }
 
@@ -68,6 +70,19 @@ impl Lab {
             tap: String::new(),
             cpu_limit_millis: None,
             paused: false,
+        }
+    }
+}
+
+impl Drop for Lab {
+    /// Machines outlive whoever made them; those of a test that failed must not.
+    fn drop(&mut self) {
+        for entry in fs::read_dir(&self.options.run_dir).into_iter().flatten().flatten() {
+            let record = fs::read_to_string(entry.path().join("pid")).unwrap_or_default();
+            let pid = record.split(' ').next().and_then(|word| word.parse().ok()).and_then(rustix::process::Pid::from_raw);
+            if let Some(pid) = pid {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
         }
     }
 }
