@@ -3,14 +3,49 @@
 //!
 //! Built when first asked for and kept; descriptions are there when the build had the prose file.
 
-use std::sync::Arc;
+mod gnostic;
+mod paths;
+mod prose;
+mod schemas;
 
-use crate::table::Table;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha512};
+
+use crate::table::{Kind, Table};
+
+/// Version in the documents' heads.
+const VERSION: &str = "v1.36.0";
+
+/// Which OpenAPI is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    /// Swagger 2.0.
+    V2,
+    /// OpenAPI 3.0.
+    V3,
+}
+
+impl Dialect {
+    /// What a reference to a definition begins with.
+    const fn reference(self) -> &'static str {
+        match self {
+            Self::V2 => "#/definitions/",
+            Self::V3 => "#/components/schemas/",
+        }
+    }
+}
 
 /// The documents of one table.
 #[derive(Debug)]
 pub struct Documents {
     table: &'static Table,
+    index: OnceLock<Document>,
+    groups: BTreeMap<String, OnceLock<Document>>,
+    v2_json: OnceLock<Document>,
+    v2_protobuf: OnceLock<Document>,
 }
 
 /// One OpenAPI document, encoded.
@@ -22,31 +57,89 @@ pub struct Document {
     pub hash: Arc<str>,
 }
 
+impl Document {
+    fn new(bytes: Vec<u8>) -> Self {
+        let hash: String = Sha512::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect();
+        Self { bytes: bytes.into(), hash: hash.into() }
+    }
+
+    fn json(value: &Value) -> Self {
+        // Writing a Value into memory cannot fail: its keys are texts.
+        Self::new(serde_json::to_vec(value).unwrap_or_default())
+    }
+}
+
+/// `api/v1` or `apis/group/version`.
+fn key(kind: &Kind) -> String {
+    if kind.group.is_empty() { format!("api/{}", kind.version) } else { format!("apis/{}/{}", kind.group, kind.version) }
+}
+
 impl Documents {
     /// For a table.
     pub fn new(table: &'static Table) -> Self {
-        Self { table }
+        let keys: BTreeSet<String> = table.kinds().map(key).collect();
+        let groups = keys.into_iter().map(|key| (key, OnceLock::new())).collect();
+        Self { table, index: OnceLock::new(), groups, v2_json: OnceLock::new(), v2_protobuf: OnceLock::new() }
     }
 
     /// `/openapi/v3`: the index as JSON.
     pub fn v3_index(&self) -> Document {
-        let _ = self.table;
-        todo!()
+        let index = || {
+            let entry = |key: &String| {
+                let hash = self.v3(key).map(|document| document.hash).unwrap_or_default();
+                (key.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{key}?hash={hash}")}))
+            };
+            let paths: Map<String, Value> = self.groups.keys().map(entry).collect();
+            Document::json(&json!({"paths": paths}))
+        };
+        self.index.get_or_init(index).clone()
     }
 
     /// `/openapi/v3/{key}` as JSON; `key` is such as `api/v1` or `apis/apps/v1`. None when there is no such document.
     pub fn v3(&self, key: &str) -> Option<Document> {
-        let _ = key;
-        todo!()
+        let slot = self.groups.get(key)?;
+        let build = || {
+            let kinds: Vec<&Kind> = self.table.kinds().filter(|kind| self::key(kind) == key).collect();
+            Document::json(&v3_document(self.table, &kinds))
+        };
+        Some(slot.get_or_init(build).clone())
     }
 
     /// `/openapi/v2` as JSON.
     pub fn v2_json(&self) -> Document {
-        todo!()
+        self.v2_json.get_or_init(|| Document::json(&v2_document(self.table))).clone()
     }
 
     /// `/openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`.
     pub fn v2_protobuf(&self) -> Document {
-        todo!()
+        self.v2_protobuf.get_or_init(|| Document::new(gnostic::document(&v2_document(self.table)))).clone()
     }
+}
+
+fn v3_document(table: &Table, kinds: &[&Kind]) -> Value {
+    let mut builder = schemas::Builder::new(table, Dialect::V3);
+    let mut all = Map::new();
+    for kind in kinds {
+        paths::add(kind, &mut builder, &mut all);
+    }
+    json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": VERSION},
+        "paths": all,
+        "components": {"schemas": builder.finish()},
+    })
+}
+
+fn v2_document(table: &Table) -> Value {
+    let mut builder = schemas::Builder::new(table, Dialect::V2);
+    let mut all = Map::new();
+    for kind in table.kinds() {
+        paths::add(kind, &mut builder, &mut all);
+    }
+    json!({
+        "swagger": "2.0",
+        "info": {"title": "Kubernetes", "version": VERSION},
+        "paths": all,
+        "definitions": builder.finish(),
+    })
 }

@@ -3,6 +3,7 @@
 mod decode;
 mod defaults;
 mod discovery;
+mod openapi;
 mod patch;
 mod selector;
 mod status;
