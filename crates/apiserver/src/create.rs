@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use isopod_schema::{FieldError, Status, names, validate};
+use isopod_schema::{FieldError, Status, defaults, names, validate};
 use isopod_store::{Expect, Outcome, Write};
 use serde_json::Value;
 
@@ -77,6 +77,8 @@ async fn attempt(context: &Context, mut object: Value, options: &WriteOptions) -
     let uid = uuid::Uuid::new_v4().to_string();
     strategy::prepare_create(context.stored, &mut object, context.now, &uid);
     admission::create(context, &mut object)?;
+    // What admission added has defaults of its own.
+    defaults::apply(context.stored, &mut object);
     let _turn = addresses::allocate(context, &mut object).await?;
     let name = meta(&object, "name").to_owned();
     let errors = validate::create(context.stored, &object);

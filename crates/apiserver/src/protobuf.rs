@@ -153,7 +153,10 @@ fn message(
         return Err(ProtobufError::Depth);
     }
     while let Some((number, item)) = next(&mut rest)? {
-        let found = ty.get().fields.iter().find_map(|field| {
+        // `apiVersion` and `kind` of whole objects are not in the message, though they have numbers that others use too.
+        let is_type = |field: &&Field| matches!(field.name.as_str(), "apiVersion" | "kind");
+        let fields = &ty.get().fields;
+        let found = fields.iter().filter(|field| !is_type(field)).chain(fields.iter().filter(is_type)).find_map(|field| {
             let proto = field.proto.as_ref()?;
             let inlined = proto.via.strip_prefix(path.as_slice())?;
             match inlined.first() {

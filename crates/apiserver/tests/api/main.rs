@@ -1,0 +1,11 @@
+//! The API as clients see it, through the in-process door: requests and what must come back.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod access;
+mod admission;
+mod deletion;
+mod harness;
+mod reading;
+mod subresources;
+mod watching;
+mod writing;

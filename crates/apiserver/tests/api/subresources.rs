@@ -1,0 +1,139 @@
+//! status, scale, binding, eviction, token, and Services' addresses.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Cluster, deployment, pod};
+
+const POD: &str = "/api/v1/namespaces/default/pods/p";
+const SCALE: &str = "/apis/apps/v1/namespaces/default/deployments/d/scale";
+
+#[tokio::test]
+async fn scale_is_a_view_of_the_object() {
+    let cluster = Cluster::new().await;
+    let created = cluster.create("apps/v1/deployments", "default", deployment("d", 2)).await;
+    let mut scale = cluster.ok(&format!("GET {SCALE}"), Value::Null).await;
+    assert_eq!((&scale["kind"], &scale["apiVersion"]), (&json!("Scale"), &json!("autoscaling/v1")));
+    assert_eq!(scale["metadata"]["resourceVersion"], created["metadata"]["resourceVersion"]);
+    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!(2), &json!("app=d")));
+    scale["spec"]["replicas"] = 5.into();
+    let scaled = cluster.ok(&format!("PUT {SCALE}"), scale.clone()).await;
+    assert_eq!(scaled["spec"]["replicas"], 5);
+    assert_eq!(cluster.refused(&format!("PUT {SCALE}"), scale).await.0, 409);
+    assert_eq!(cluster.refused(&format!("PATCH {SCALE}"), json!({"spec": {"replicas": -1}})).await.0, 422);
+    assert_eq!(cluster.ok(&format!("PATCH {SCALE}"), json!({"spec": {"replicas": 0}})).await["spec"], json!({"replicas": 0}));
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once() {
+    let cluster = Cluster::new().await;
+    let created = cluster.create("pods", "default", pod("p")).await;
+    let binding = |node: &str| json!({"metadata": {"name": "p", "annotations": {"a": "b"}}, "target": {"kind": "Node", "name": node}});
+    let mut other = binding("n");
+    other["metadata"]["uid"] = "other".into();
+    let table = [
+        (json!({"target": {"kind": "Node"}}), 422, "target.name: Required value"),
+        (json!({"target": {"kind": "Rack", "name": "n"}}), 422, "target.kind: Unsupported value"),
+        (other, 409, "Precondition failed: UID"),
+    ];
+    for (body, code, part) in table {
+        let (found, message) = cluster.refused(&format!("POST {POD}/binding"), body).await;
+        assert_eq!((found, message.contains(part)), (code, true), "{message}");
+    }
+    let answer = cluster.ask(&format!("POST {POD}/binding"), &[], &binding("n").to_string()).await;
+    assert_eq!((answer.code, &answer.json()["status"]), (201, &json!("Success")));
+    let bound = cluster.ok(&format!("GET {POD}"), Value::Null).await;
+    assert_eq!((&bound["spec"]["nodeName"], &bound["metadata"]["annotations"]["a"]), (&json!("n"), &json!("b")));
+    assert_eq!((&bound["status"]["conditions"][0]["type"], &bound["status"]["conditions"][0]["status"]), (&json!("PodScheduled"), &json!("True")));
+    assert_eq!(bound["metadata"]["generation"], created["metadata"]["generation"]);
+    let (code, message) = cluster.refused(&format!("POST {POD}/binding"), binding("m")).await;
+    assert_eq!((code, message.contains("pod p is already assigned to node \"n\"")), (409, true), "{message}");
+}
+
+#[tokio::test]
+async fn status_is_written_apart() {
+    let cluster = Cluster::new().await;
+    cluster.create("pods", "default", pod("p")).await;
+    let line = format!("PATCH {POD}/status");
+    let patched = cluster.ok(&line, json!({"status": {"phase": "Running"}, "spec": {"activeDeadlineSeconds": 9}})).await;
+    assert_eq!((&patched["status"]["phase"], &patched["spec"]["activeDeadlineSeconds"]), (&json!("Running"), &Value::Null));
+    let mut whole = patched.clone();
+    whole["status"]["phase"] = "Failed".into();
+    assert_eq!(cluster.ok(&format!("PUT {POD}"), whole.clone()).await["status"]["phase"], "Running");
+    whole["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    assert_eq!(cluster.ok(&format!("PUT {POD}/status"), whole).await["status"]["phase"], "Failed");
+    assert_eq!(cluster.ok(&format!("GET {POD}/status"), Value::Null).await["status"]["phase"], "Failed");
+}
+
+#[tokio::test]
+async fn evictions_ask_the_budget() {
+    let cluster = Cluster::new().await;
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "p"}}}});
+    cluster.create("policy/v1/poddisruptionbudgets", "default", budget).await;
+    cluster.create("pods", "default", pod("p")).await;
+    cluster.ok(&format!("POST {POD}/binding"), json!({"target": {"name": "n"}})).await;
+    cluster.ok(&format!("PATCH {POD}/status"), json!({"status": {"phase": "Running"}})).await;
+    let (code, message) = cluster.refused(&format!("POST {POD}/eviction"), eviction.clone()).await;
+    assert_eq!((code, message.as_str()), (429, "Cannot evict pod as it would violate the pod's disruption budget."));
+    let path = "/apis/policy/v1/namespaces/default/poddisruptionbudgets/b";
+    cluster.ok(&format!("PATCH {path}/status"), json!({"status": {"disruptionsAllowed": 1, "observedGeneration": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2}})).await;
+    cluster.ok(&format!("POST {POD}/eviction"), eviction).await;
+    assert_eq!(cluster.ok(&format!("GET {path}"), Value::Null).await["status"]["disruptionsAllowed"], 0);
+    assert_eq!(cluster.ok(&format!("GET {POD}"), Value::Null).await["metadata"]["deletionGracePeriodSeconds"], 30);
+}
+
+#[tokio::test]
+async fn services_get_addresses_and_keep_them() {
+    let cluster = Cluster::new().await;
+    let service = |name: &str, spec: Value| json!({"metadata": {"name": name}, "spec": spec});
+    let ports = json!([{"port": 80}]);
+    let plain = cluster.create("services", "default", service("a", json!({"ports": ports}))).await;
+    let address = plain["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    assert!(address.starts_with("10.100."), "{address}");
+    assert_eq!((&plain["spec"]["clusterIPs"], &plain["spec"]["type"]), (&json!([address]), &json!("ClusterIP")));
+    let headless = cluster.create("services", "default", service("h", json!({"clusterIP": "None", "ports": ports}))).await;
+    assert_eq!(headless["spec"]["clusterIP"], "None");
+    let node = cluster.create("services", "default", service("n", json!({"type": "NodePort", "ports": ports}))).await;
+    assert_eq!(node["spec"]["ports"][0]["nodePort"], 30_000);
+    let table = [
+        (json!({"clusterIP": address, "ports": ports}), "provided IP is already allocated"),
+        (json!({"clusterIP": "10.0.0.1", "ports": ports}), "is not in the valid range"),
+        (json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30_000}]}), "provided port is already allocated"),
+        (json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}), "not in the valid range"),
+    ];
+    for (spec, part) in table {
+        let (code, message) = cluster.refused("POST /api/v1/namespaces/default/services", service("x", spec)).await;
+        assert_eq!((code, message.contains(part)), (422, true), "{message}");
+    }
+    let line = "PUT /api/v1/namespaces/default/services/a";
+    let kept = cluster.ok(line, service("a", json!({"ports": [{"port": 81}]}))).await;
+    assert_eq!((&kept["spec"]["clusterIP"], &kept["spec"]["ports"][0]["port"]), (&json!(address), &json!(81)));
+}
+
+#[tokio::test]
+async fn tokens_are_bound() {
+    let cluster = Cluster::new().await;
+    cluster.create("pods", "default", pod("p")).await;
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let bound = json!({"spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}, "expirationSeconds": 600}});
+    let answer = cluster.ok(&format!("POST {path}"), bound).await;
+    assert_eq!(answer["status"]["expirationTimestamp"], "2026-01-01T00:10:00Z");
+    let token = answer["status"]["token"].as_str().unwrap().to_owned();
+    let review = || async {
+        let body = json!({"spec": {"token": token}});
+        cluster.ok("POST /apis/authentication.k8s.io/v1/tokenreviews", body).await["status"].clone()
+    };
+    let status = review().await;
+    assert_eq!((&status["authenticated"], &status["user"]["username"]), (&json!(true), &json!("system:serviceaccount:default:default")));
+    assert_eq!(status["user"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["p"]));
+    cluster.ok(&format!("DELETE {POD}"), Value::Null).await;
+    assert_eq!(review().await["authenticated"], Value::Null, "the pod is gone");
+    let table = [
+        (json!({"spec": {"expirationSeconds": 5}}), 422),
+        (json!({"spec": {"boundObjectRef": {"kind": "Pod", "name": "none"}}}), 404),
+        (json!({"spec": {"boundObjectRef": {"kind": "Rack", "name": "r"}}}), 400),
+    ];
+    for (body, code) in table {
+        assert_eq!(cluster.refused(&format!("POST {path}"), body).await.0, code);
+    }
+}
