@@ -144,7 +144,10 @@ pub(crate) async fn download(
     }
     let config = fetch(&client, reference, &manifest.config, scratch, DOCUMENT_BYTES_MAX).await?;
     let config = config.read_all(DOCUMENT_BYTES_MAX).map_err(|error| ImageError::local(scratch, &error))?;
-    let fetches = manifest.layers.iter().map(|layer| fetch(&client, reference, layer, scratch, limit_bytes));
+    let mut fetches = Vec::new();
+    for layer in &manifest.layers {
+        fetches.push(fetch(&client, reference, layer, scratch, limit_bytes));
+    }
     let layers = futures::stream::iter(fetches).buffered(PARALLEL_LAYERS).try_collect().await?;
     Ok(Parts { references: Vec::new(), digest, config, layers })
 }

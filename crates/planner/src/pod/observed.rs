@@ -294,7 +294,7 @@ impl Observed {
             Fact::ImageFailed { image, reason, message } => self.image_failed(image, reason, message, now),
             Fact::SetUp => self.setup = Setup::Done,
             Fact::SetupFailed { reason, message } => self.setup_failed(reason, message, now),
-            Fact::Started { container, started_at } => self.runs(&container).run = Run::Running { started_at },
+            Fact::Started { container, started_at } => self.started(&container, started_at),
             Fact::StartFailed { container, code, message } => self.start_failed(&container, code, message, now),
             Fact::ConfigFailed { container, message } => {
                 let runs = self.runs(&container);
@@ -310,6 +310,16 @@ impl Observed {
                 };
                 self.ended(&container, Finish { code, signal, reason, message }, finished_at);
             }
+        }
+    }
+
+    /// The end of a short run may be known before its start is.
+    fn started(&mut self, container: &str, started_at: Timestamp) {
+        let runs = self.runs(container);
+        match &mut runs.run {
+            Run::Ended(end) if end.started_at == end.finished_at => end.started_at = started_at.min(end.finished_at),
+            Run::Ended(_) => {}
+            run => *run = Run::Running { started_at },
         }
     }
 

@@ -1,0 +1,381 @@
+//! One task per pod: it alone changes what is known about the pod, decides, and starts deeds. Deeds run beside it and come
+//! back as facts.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use isopod_planner::pod::status::{Addresses, render};
+use isopod_planner::pod::{Action, Fact, Machine as MachineState, Observed, Run, Setup, decide};
+use isopod_planner::sizing::Tier;
+use isopod_planner::{Reason, fargate};
+use isopod_types::names::CAPACITY_PROVISIONED;
+use isopod_types::pod::Pod;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::agent::Context;
+use crate::deeds;
+use crate::drivers::{LocalImage, Machine};
+use crate::node::NodeState;
+
+/// Facts and updates that wait for the actor.
+pub(crate) const INBOX: usize = 256;
+/// Delay before a status that the API did not take is sent again.
+const STATUS_RETRY: Duration = Duration::from_secs(1);
+
+/// Something for the actor.
+pub(crate) enum Message {
+    /// The pod as the API has it now.
+    Update(Box<Pod>),
+    /// The pod's object is gone.
+    Gone,
+    /// Something happened.
+    Fact(Fact),
+    /// A machine is there for the pod; comes before its `MachineUp`.
+    Machine(Arc<dyn Machine>),
+    /// An image is there; comes before its `ImageReady`.
+    Image(String, LocalImage),
+}
+
+/// What others may see of a pod: its machine and the newest run of each container.
+#[derive(Clone, Default)]
+pub(crate) struct Face {
+    pub(crate) machine: Option<Arc<dyn Machine>>,
+    /// Starts and whether it runs, by container.
+    pub(crate) runs: BTreeMap<String, (u32, bool)>,
+    pub(crate) pod: Arc<Pod>,
+}
+
+/// A pod's actor as others see it.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub(crate) inbox: mpsc::Sender<Message>,
+    pub(crate) face: Arc<RwLock<Face>>,
+}
+
+/// Everything deeds need.
+#[derive(Clone)]
+pub(crate) struct Deed {
+    pub(crate) context: Arc<Context>,
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) tier: Tier,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) machine: Option<Arc<dyn Machine>>,
+    pub(crate) machine_count: u32,
+    pub(crate) images: BTreeMap<String, LocalImage>,
+    pub(crate) inbox: mpsc::Sender<Message>,
+}
+
+impl Deed {
+    pub(crate) async fn tell(&self, message: Message) {
+        // An actor that has ended needs no facts.
+        drop(self.inbox.send(message).await);
+    }
+
+    pub(crate) async fn fact(&self, fact: Fact) {
+        self.tell(Message::Fact(fact)).await;
+    }
+
+    pub(crate) async fn event(&self, container: Option<&str>, reason: Reason) {
+        self.context.api.event(&self.pod, container, &reason).await;
+    }
+}
+
+/// The task.
+pub(crate) struct Actor {
+    deed: Deed,
+    observed: Observed,
+    face: Arc<RwLock<Face>>,
+    messages: mpsc::Receiver<Message>,
+    saved: Vec<u8>,
+    sent: Value,
+    node_state: Option<NodeState>,
+    retry_status: bool,
+    gone: bool,
+}
+
+/// Where what is known about a pod is kept.
+pub(crate) fn state_path(context: &Context, uid: &str) -> PathBuf {
+    context.directory.join("pods").join(format!("{uid}.json"))
+}
+
+/// Size and address of a pod, from what the scheduler wrote.
+pub(crate) fn place(pod: &Pod) -> Option<(Tier, Ipv4Addr)> {
+    let tier = Tier::parse(pod.metadata.annotations.get(CAPACITY_PROVISIONED)?)?;
+    Some((tier, fargate::node_address(&pod.spec.node_name)?))
+}
+
+impl Actor {
+    /// Starts the task for a pod; `adopted` is its machine if an earlier process left one.
+    pub(crate) fn start(
+        context: Arc<Context>,
+        pod: Pod,
+        observed: Observed,
+        adopted: Option<Arc<dyn Machine>>,
+    ) -> Option<Handle> {
+        let (tier, address) = place(&pod)?;
+        let (inbox, messages) = mpsc::channel(INBOX);
+        let face: Arc<RwLock<Face>> = Arc::default();
+        let handle = Handle { inbox: inbox.clone(), face: face.clone() };
+        let deed = Deed {
+            context,
+            pod: Arc::new(pod),
+            tier,
+            address,
+            machine: adopted.clone(),
+            machine_count: observed.machine_count,
+            images: BTreeMap::new(),
+            inbox,
+        };
+        let mut actor = Self {
+            deed,
+            observed,
+            face,
+            messages,
+            saved: Vec::new(),
+            sent: Value::Null,
+            node_state: None,
+            retry_status: false,
+            gone: false,
+        };
+        tokio::spawn(async move {
+            actor.recover(adopted).await;
+            actor.run().await;
+        });
+        Some(handle)
+    }
+
+    /// Brings what was known in line with what is there after a restart.
+    async fn recover(&mut self, adopted: Option<Arc<dyn Machine>>) {
+        self.observed.seen_at.get_or_insert_with(Timestamp::now);
+        self.observed.after_restart();
+        match adopted {
+            Some(machine) => self.adopt(machine).await,
+            None if !matches!(
+                self.observed.machine,
+                MachineState::None | MachineState::Ended { .. } | MachineState::Failed { .. }
+            ) =>
+            {
+                let cause = "it was gone when the host agent came back".to_owned();
+                deeds::close_usage(&self.deed).await;
+                self.observed.apply(Fact::MachineEnded { cause }, Timestamp::now());
+            }
+            None => {}
+        }
+        // Images are looked up anew: their disks are on this host, their configuration is not kept here.
+        self.observed.images.clear();
+    }
+
+    async fn adopt(&mut self, machine: Arc<dyn Machine>) {
+        let hello = machine.hello();
+        tracing::info!(pod = %self.deed.pod.metadata.name, containers = hello.containers.len(), "adopted a microVM");
+        self.observed.machine = MachineState::Up { start_path: machine.start_path().into() };
+        for fact in deeds::facts_of_hello(&hello, &self.observed) {
+            self.observed.apply(fact, Timestamp::now());
+        }
+        if hello.pod_uid == self.deed.pod.metadata.uid {
+            self.observed.setup = Setup::Done;
+        }
+        deeds::watch_machine(&self.deed, machine.clone(), hello.last_event_sequence);
+        for container in &hello.containers {
+            deeds::pump_logs(&self.deed, machine.clone(), &container.id);
+        }
+    }
+
+    async fn run(&mut self) {
+        loop {
+            let wake_at = self.step().await;
+            if self.gone && self.is_over() {
+                return self.finish();
+            }
+            tokio::select! {
+                message = self.messages.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => return,
+                },
+                () = sleep_until(wake_at) => {}
+                () = tokio::time::sleep(STATUS_RETRY), if self.retry_status => {}
+            }
+            while let Ok(message) = self.messages.try_recv() {
+                self.take(message);
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.observed.machine, MachineState::None | MachineState::Ended { .. } | MachineState::Failed { .. })
+    }
+
+    /// Forgets the pod.
+    fn finish(&mut self) {
+        let uid = self.deed.pod.metadata.uid.clone();
+        self.deed.context.logs.remove(&uid);
+        let path = state_path(&self.deed.context, &uid);
+        if let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "pod state cannot be removed");
+        }
+        self.deed.context.forget(&uid);
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Update(pod) => self.deed.pod = Arc::new(*pod),
+            Message::Gone => {
+                // Nobody waits for a grace period any more.
+                let mut pod = (*self.deed.pod).clone();
+                pod.metadata.deletion_timestamp = Some(Timestamp::now());
+                self.deed.pod = Arc::new(pod);
+                self.gone = true;
+            }
+            Message::Fact(fact) => {
+                if matches!(fact, Fact::MachineEnded { .. }) {
+                    self.deed.machine = None;
+                }
+                self.observed.apply(fact, Timestamp::now());
+            }
+            Message::Machine(machine) => self.deed.machine = Some(machine),
+            Message::Image(name, image) => drop(self.deed.images.insert(name, image)),
+        }
+    }
+
+    /// Decides, does, and reports. Returns when time alone calls for the next step.
+    async fn step(&mut self) -> Option<Timestamp> {
+        let decision = decide(&self.deed.pod, &self.observed, Timestamp::now());
+        let mut delete = false;
+        for action in decision.actions {
+            self.observed.begin(&action);
+            self.deed.machine_count = self.observed.machine_count;
+            if action == Action::DeleteObject {
+                delete = true;
+            } else {
+                deeds::begin(self.deed.clone(), action);
+            }
+        }
+        self.show_face();
+        self.save();
+        self.report().await;
+        if delete && !self.gone {
+            self.delete_object().await;
+        }
+        decision.wake_at
+    }
+
+    async fn delete_object(&mut self) {
+        match self.deed.context.api.delete_pod(&self.deed.pod).await {
+            Ok(()) => self.gone = true,
+            Err(error) => {
+                tracing::warn!(pod = %self.deed.pod.metadata.name, %error, "the pod object could not be deleted; trying again");
+                self.retry_status = true;
+            }
+        }
+    }
+
+    fn show_face(&self) {
+        let runs = self.observed.containers.iter();
+        let runs =
+            runs.map(|(name, runs)| (name.clone(), (runs.starts, matches!(runs.run, Run::Running { .. })))).collect();
+        let face = Face { machine: self.deed.machine.clone(), runs, pod: self.deed.pod.clone() };
+        *self.face.write().unwrap_or_else(PoisonError::into_inner) = face;
+    }
+
+    /// Keeps what is known where the next process finds it.
+    fn save(&mut self) {
+        let Ok(text) = serde_json::to_vec(&self.observed) else { return };
+        if text == self.saved {
+            return;
+        }
+        let path = state_path(&self.deed.context, &self.deed.pod.metadata.uid);
+        let partial = path.with_extension("partial");
+        let written = std::fs::write(&partial, &text).and_then(|()| std::fs::rename(&partial, &path));
+        match written {
+            Ok(()) => self.saved = text,
+            Err(error) => tracing::error!(path = %path.display(), %error, "pod state cannot be kept"),
+        }
+    }
+
+    /// Writes the pod's status and its node's, when they say something new.
+    async fn report(&mut self) {
+        self.report_node().await;
+        if self.gone {
+            return;
+        }
+        let has_address = !matches!(self.observed.machine, MachineState::None | MachineState::Starting { .. });
+        let address = if has_address { self.deed.address.to_string() } else { String::new() };
+        let addresses = Addresses { pod: address.clone(), host: address };
+        let status = render(&self.deed.pod, &self.observed, &addresses, Timestamp::now());
+        if without_times(&status) == without_times(&self.sent) {
+            self.retry_status = false;
+            return;
+        }
+        match self.deed.context.api.pod_status(&self.deed.pod, &status).await {
+            Ok(Some(pod)) => {
+                if let Ok(pod) = serde_json::from_value::<Pod>(pod) {
+                    self.deed.pod = Arc::new(pod);
+                }
+                (self.sent, self.retry_status) = (status, false);
+            }
+            Ok(None) => (self.gone, self.retry_status) = (true, false),
+            Err(error) => {
+                tracing::warn!(pod = %self.deed.pod.metadata.name, %error, "status not written; trying again");
+                self.retry_status = true;
+            }
+        }
+    }
+
+    async fn report_node(&mut self) {
+        let state = match self.observed.machine {
+            MachineState::Up { .. } => NodeState::Ready,
+            MachineState::None | MachineState::Starting { .. } | MachineState::Failed { .. } => NodeState::Starting,
+            MachineState::Destroying => return,
+            MachineState::Ended { .. } if self.wants_machine() => NodeState::Starting,
+            MachineState::Ended { .. } => NodeState::Released,
+        };
+        let released = state == NodeState::Released || (self.gone && self.is_over());
+        let state = if released { NodeState::Released } else { state };
+        if self.node_state == Some(state) {
+            return;
+        }
+        match deeds::write_node(&self.deed, state).await {
+            Ok(()) => self.node_state = Some(state),
+            Err(error) => {
+                tracing::warn!(node = self.deed.pod.spec.node_name, %error, "node status not written; trying again");
+                self.retry_status = true;
+            }
+        }
+    }
+
+    /// Whether a pod without a machine is to get one again.
+    fn wants_machine(&self) -> bool {
+        let decision = decide(&self.deed.pod, &self.observed, Timestamp::now());
+        decision.actions.contains(&Action::StartMachine)
+            || decision.wake_at.is_some() && !self.deed.pod.metadata.is_deleting() && !self.deed.pod.is_terminal()
+    }
+}
+
+/// A status without the times that change with every rendering.
+fn without_times(status: &Value) -> Value {
+    let mut status = status.clone();
+    for condition in status["status"]["conditions"].as_array_mut().into_iter().flatten() {
+        if let Some(condition) = condition.as_object_mut() {
+            condition.remove("lastTransitionTime");
+        }
+    }
+    status
+}
+
+async fn sleep_until(at: Option<Timestamp>) {
+    match at {
+        None => std::future::pending().await,
+        Some(at) => {
+            let now = Timestamp::now();
+            let left = if at <= now { Duration::ZERO } else { at.duration_since(now).unsigned_abs() };
+            tokio::time::sleep(left).await;
+        }
+    }
+}

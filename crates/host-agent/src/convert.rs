@@ -1,0 +1,175 @@
+//! The planner's words in the guest's language. Pure.
+
+use isopod_guest_api as api;
+use isopod_planner::environment::Process;
+use isopod_planner::volumes::{Content, VolumeContent};
+use isopod_types::pod::{Container, Pod};
+
+/// A container's id in its guest.
+pub(crate) fn container_id(name: &str, attempt: u32) -> String {
+    format!("{name}-{attempt}")
+}
+
+/// Name and attempt of a container's id.
+pub(crate) fn container_of(id: &str) -> Option<(&str, u32)> {
+    let (name, attempt) = id.rsplit_once('-')?;
+    Some((name, attempt.parse().ok()?))
+}
+
+/// The number of a signal's name, with or without `SIG`; SIGTERM for what is not known.
+pub(crate) fn signal_number(name: &str) -> u32 {
+    const NAMES: [(&str, u32); 12] = [
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("ABRT", 6),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("USR2", 12),
+        ("PIPE", 13),
+        ("ALRM", 14),
+        ("TERM", 15),
+        ("WINCH", 28),
+        ("PWR", 30),
+    ];
+    let bare = name.trim_start_matches("SIG");
+    let known = NAMES.iter().find(|(known, _)| *known == bare).map(|(_, number)| *number);
+    known.or_else(|| bare.parse().ok().filter(|number| (1..=64).contains(number))).unwrap_or(15)
+}
+
+/// A container for the guest. `path` expands variables in `subPathExpr`.
+pub(crate) fn container(
+    pod: &Pod,
+    spec: &Container,
+    attempt: u32,
+    slot: u32,
+    process: Process,
+    expand: impl Fn(&str) -> String,
+) -> api::ContainerConfig {
+    let security = &spec.security_context;
+    let mounts = spec.volume_mounts.iter().map(|mount| api::Mount {
+        volume: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        sub_path: if mount.sub_path_expr.is_empty() { mount.sub_path.clone() } else { expand(&mount.sub_path_expr) },
+        read_only: mount.read_only,
+    });
+    let pod_security = &pod.spec.security_context;
+    let groups = pod_security.supplemental_groups.iter().chain(&pod_security.fs_group);
+    api::ContainerConfig {
+        id: container_id(&spec.name, attempt),
+        name: spec.name.clone(),
+        image_slot: slot,
+        argv: process.argv,
+        env: process.env.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        cwd: process.cwd,
+        user: process.user,
+        run_as_user: process.run_as_user.map(i64::from),
+        run_as_group: process.run_as_group.map(i64::from),
+        supplemental_groups: groups.map(|group| i64::from(*group)).collect(),
+        tty: spec.tty,
+        stdin: spec.stdin,
+        stdin_once: spec.stdin_once,
+        mounts: mounts.collect(),
+        memory_limit_bytes: process.memory_limit_bytes,
+        cpu_limit_millis: process.cpu_limit_millis,
+        cpu_request_millis: process.cpu_request_millis,
+        add_capabilities: security.capabilities.add.clone(),
+        drop_capabilities: security.capabilities.drop.clone(),
+        privileged: false,
+        readonly_rootfs: security.read_only_root_filesystem.unwrap_or(false),
+        no_new_privileges: security.allow_privilege_escalation == Some(false),
+        seccomp_default: true,
+        termination_message_path: spec.termination_message_path.clone(),
+        termination_message_from_logs: spec.termination_message_policy == "FallbackToLogsOnError",
+        ..api::ContainerConfig::default()
+    }
+}
+
+/// Volumes for the guest.
+pub(crate) fn volumes(contents: Vec<VolumeContent>) -> Vec<api::Volume> {
+    contents.into_iter().map(volume).collect()
+}
+
+fn volume(content: VolumeContent) -> api::Volume {
+    let source = match content.source {
+        Content::Empty { memory, size_limit_bytes } => {
+            api::VolumeSource::EmptyDir(api::EmptyDirVolume { memory, size_limit_bytes })
+        }
+        Content::Files(files) => {
+            let file = |file: isopod_planner::volumes::File| api::VolumeFile {
+                path: file.path,
+                content: file.content.into(),
+                mode: file.mode,
+                uid: 0,
+                gid: 0,
+            };
+            api::VolumeSource::Files(api::FilesVolume { files: files.into_iter().map(file).collect() })
+        }
+    };
+    api::Volume { name: content.name, source: Some(source) }
+}
+
+/// What a pod's resolver is told.
+pub(crate) fn resolver(pod: &Pod, cluster_dns: &str) -> (Vec<String>, Vec<String>, Vec<String>) {
+    let namespace = &pod.metadata.namespace;
+    let (mut servers, mut search, mut options) = match pod.spec.dns_policy.as_str() {
+        "None" => Default::default(),
+        "Default" => (vec![cluster_dns.to_owned()], Vec::new(), Vec::new()),
+        _ => {
+            let search = [format!("{namespace}.svc.cluster.local"), "svc.cluster.local".into(), "cluster.local".into()];
+            (vec![cluster_dns.to_owned()], search.to_vec(), vec!["ndots:5".to_owned()])
+        }
+    };
+    if let Some(config) = &pod.spec.dns_config {
+        servers.extend(config.nameservers.iter().cloned());
+        search.extend(config.searches.iter().cloned());
+        let option = |option: &isopod_types::pod::DnsOption| match &option.value {
+            Some(value) => format!("{}:{value}", option.name),
+            None => option.name.clone(),
+        };
+        options.extend(config.options.iter().map(option));
+    }
+    (servers, search, options)
+}
+
+/// Lines of /etc/hosts that the pod asks for, and its own.
+pub(crate) fn hosts(pod: &Pod, address: &str, hostname: &str) -> Vec<String> {
+    let own = format!("{address}\t{hostname}");
+    let aliases = pod.spec.host_aliases.iter().map(|alias| format!("{}\t{}", alias.ip, alias.hostnames.join("\t")));
+    std::iter::once(own).chain(aliases).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn ids_can_be_read_back() {
+        assert_eq!(container_of(&container_id("a-b", 3)), Some(("a-b", 3)));
+        assert_eq!(container_of("nodash"), None);
+    }
+
+    #[test]
+    fn signals_have_numbers() {
+        for (name, number) in [("SIGQUIT", 3), ("QUIT", 3), ("", 15), ("SIGNONSENSE", 15), ("9", 9), ("99", 15)] {
+            assert_eq!(signal_number(name), number, "{name}");
+        }
+    }
+
+    #[test]
+    fn resolvers_follow_the_dns_policy() {
+        for (spec, expected) in [
+            (json!({"dnsPolicy": "ClusterFirst"}), (1, 3, 1)),
+            (json!({"dnsPolicy": "Default"}), (1, 0, 0)),
+            (
+                json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "options": [{"name": "ndots", "value": "2"}]}}),
+                (1, 0, 1),
+            ),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({"metadata": {"namespace": "x"}, "spec": spec})).unwrap();
+            let (servers, search, options) = resolver(&pod, "10.100.0.10");
+            assert_eq!((servers.len(), search.len(), options.len()), expected);
+        }
+    }
+}

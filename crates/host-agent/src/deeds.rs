@@ -1,0 +1,413 @@
+//! What actors have done: each deed runs on its own and reports facts.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use isopod_guest_api as api;
+use isopod_planner::environment::{Place, process};
+use isopod_planner::pod::{Action, Fact, Observed, Run, Signal};
+use isopod_planner::sizing::{FREE_STORAGE_GIB, need};
+use isopod_planner::{Reason, volumes};
+use isopod_types::Quantity;
+use isopod_types::names::START_PATH_ANNOTATION;
+use isopod_types::pod::{Container, Pod};
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::actor::{Deed, Message};
+use crate::convert;
+use crate::drivers::{LocalImage, Machine, MachineRequest, PullRequest};
+use crate::guest::GuestError;
+use crate::logs::Record;
+use crate::node::{self, NodeState};
+
+/// Bytes of fresh randomness for a guest.
+const ENTROPY_BYTES: usize = 64;
+
+/// Begins an action; its end comes as a fact.
+pub(crate) fn begin(deed: Deed, action: Action) {
+    tokio::spawn(async move {
+        match action {
+            Action::StartMachine => start_machine(&deed).await,
+            Action::DestroyMachine => destroy_machine(&deed).await,
+            Action::PullImage { image } => pull(&deed, image).await,
+            Action::Configure => configure(&deed).await,
+            Action::StartContainer { container, attempt } => start_container(&deed, &container, attempt).await,
+            Action::Signal { container, signal } => send_signal(&deed, &container, signal).await,
+            Action::DeleteObject => {}
+        }
+    });
+}
+
+fn timestamp(unix_nanos: i64) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(unix_nanos)).unwrap_or_default()
+}
+
+async fn start_machine(deed: &Deed) {
+    let scratch_gib = i128::from(FREE_STORAGE_GIB) << 30;
+    let needed = need(&deed.pod.spec, Quantity::ZERO);
+    let request = MachineRequest {
+        id: format!("{}-{}", deed.pod.metadata.uid, deed.machine_count),
+        tier: deed.tier,
+        address: deed.address,
+        scratch_bytes: u64::try_from(needed.storage_bytes.max(scratch_gib)).unwrap_or(u64::MAX),
+    };
+    open_usage(deed).await;
+    match deed.context.drivers.start_machine(request).await {
+        Ok(machine) => {
+            let start_path = machine.start_path().to_owned();
+            watch_machine(deed, machine.clone(), 0);
+            deed.tell(Message::Machine(machine)).await;
+            note_start_path(deed, &start_path).await;
+            deed.fact(Fact::MachineUp { start_path }).await;
+        }
+        Err(error) => {
+            let message = format!("{error:#}");
+            close_usage(deed).await;
+            deed.event(None, Reason::warning("FailedCreatePodSandBox", message.clone())).await;
+            deed.fact(Fact::MachineFailed { message }).await;
+        }
+    }
+}
+
+async fn note_start_path(deed: &Deed, start_path: &str) {
+    let meta = &deed.pod.metadata;
+    let uri = format!("/api/v1/namespaces/{}/pods/{}", meta.namespace, meta.name);
+    let patch = json!({"metadata": {"uid": meta.uid, "annotations": {START_PATH_ANNOTATION: start_path}}});
+    if let Err(error) = deed.context.api.patch(&uri, &patch).await {
+        tracing::debug!(%error, "start path not noted");
+    }
+}
+
+/// Opens the usage record: billing begins when the microVM is asked for.
+async fn open_usage(deed: &Deed) {
+    let needed = need(&deed.pod.spec, Quantity::ZERO);
+    let record =
+        node::usage_record(&deed.pod, deed.tier, needed, &deed.context.host, deed.machine_count, Timestamp::now());
+    if let Err(error) = deed.context.api.create("/apis/isopod.dev/v1alpha1/usagerecords", &record).await {
+        tracing::error!(pod = %deed.pod.metadata.name, %error, "usage record not opened");
+    }
+}
+
+/// Closes the usage record of the pod's newest microVM.
+pub(crate) async fn close_usage(deed: &Deed) {
+    let name = node::usage_name(&deed.pod.metadata.uid, deed.machine_count);
+    let uri = format!("/apis/isopod.dev/v1alpha1/usagerecords/{name}");
+    if let Err(error) = deed.context.api.patch(&uri, &node::usage_end(Timestamp::now())).await {
+        tracing::error!(pod = %deed.pod.metadata.name, %error, "usage record not closed");
+    }
+}
+
+/// Watches a machine for its end and its guest for events.
+pub(crate) fn watch_machine(deed: &Deed, machine: Arc<dyn Machine>, after_sequence: u64) {
+    let (watcher, watched) = (deed.clone(), machine.clone());
+    tokio::spawn(async move {
+        let cause = watched.exited().await;
+        // Whatever it left on this host goes, whether its end was asked for or not.
+        if let Err(error) = watched.destroy().await {
+            tracing::error!(error = format!("{error:#}"), "what a microVM left cannot be removed");
+        }
+        close_usage(&watcher).await;
+        watcher.fact(Fact::MachineEnded { cause }).await;
+    });
+    let deed = deed.clone();
+    tokio::spawn(async move {
+        let mut events = match machine.events(after_sequence).await {
+            Ok(events) => events,
+            Err(error) => return lost(&deed, &machine, &error.to_string()).await,
+        };
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => pass_on(&deed, event).await,
+                Err(error) => return lost(&deed, &machine, &error.to_string()).await,
+            }
+        }
+        lost(&deed, &machine, "the event stream ended").await;
+    });
+}
+
+/// A guest that cannot be heard any more cannot be trusted to be doing anything: its machine ends.
+async fn lost(deed: &Deed, machine: &Arc<dyn Machine>, why: &str) {
+    tracing::info!(pod = %deed.pod.metadata.name, why, "lost the guest agent; ending its microVM");
+    if let Err(error) = machine.destroy().await {
+        tracing::error!(error = format!("{error:#}"), "a microVM cannot be ended");
+    }
+}
+
+async fn pass_on(deed: &Deed, event: api::Event) {
+    if let Some(api::EventKind::Exited(exit)) = event.kind
+        && let Some(fact) = exited(&exit)
+    {
+        deed.fact(fact).await;
+    }
+}
+
+fn exited(exit: &api::ContainerExited) -> Option<Fact> {
+    let (container, _) = convert::container_of(&exit.id)?;
+    Some(Fact::Exited {
+        container: container.to_owned(),
+        code: exit.code,
+        signal: i32::try_from(exit.signal).ok().filter(|signal| *signal != 0),
+        oom_killed: exit.oom_killed,
+        message: exit.termination_message.clone(),
+        finished_at: timestamp(exit.finished_unix_nanos),
+    })
+}
+
+/// What a guest's greeting says about the newest run of each container.
+pub(crate) fn facts_of_hello(hello: &api::HelloResponse, observed: &Observed) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    for (name, runs) in &observed.containers {
+        let Some(attempt) = runs.starts.checked_sub(1).filter(|_| !matches!(runs.run, Run::Idle | Run::Ended(_)))
+        else {
+            continue;
+        };
+        let id = convert::container_id(name, attempt);
+        let status = hello.containers.iter().find(|status| status.id == id);
+        match status.map(|status| (status, status.exit.as_ref())) {
+            Some((_, Some(exit))) => facts.extend(exited(exit)),
+            Some((status, None)) if status.started_unix_nanos > 0 => {
+                facts.push(Fact::Started { container: name.clone(), started_at: timestamp(status.started_unix_nanos) });
+            }
+            _ => {
+                let message = "the host agent was restarted before the container had started".to_owned();
+                facts.push(Fact::StartFailed { container: name.clone(), code: 128, message });
+            }
+        }
+    }
+    facts
+}
+
+async fn destroy_machine(deed: &Deed) {
+    let Some(machine) = &deed.machine else {
+        return deed.fact(Fact::MachineEnded { cause: "there was none".into() }).await;
+    };
+    // Its end is reported by the task that watches it.
+    if let Err(error) = machine.destroy().await {
+        tracing::error!(error = format!("{error:#}"), "a microVM cannot be removed");
+    }
+}
+
+async fn pull(deed: &Deed, image: String) {
+    let containers: Vec<&Container> =
+        deed.pod.spec.all_containers().filter(|container| container.image == image).collect();
+    let Some(first) = containers.first() else { return };
+    let docker_configs = deed.context.api.docker_configs(&deed.pod).await.unwrap_or_default();
+    let request = PullRequest { image: image.clone(), policy: first.image_pull_policy.clone(), docker_configs };
+    let begun = std::time::Instant::now();
+    let name = first.name.clone();
+    match deed.context.drivers.ensure_image(request).await {
+        Ok(found) => {
+            let text = if found.was_present {
+                format!("Container image {image:?} already present on machine")
+            } else {
+                format!("Successfully pulled image {image:?} in {} ms", begun.elapsed().as_millis())
+            };
+            let id = found.id.clone();
+            deed.tell(Message::Image(image.clone(), found)).await;
+            deed.fact(Fact::ImageReady { image, id }).await;
+            deed.event(Some(&name), Reason::normal("Pulled", text)).await;
+        }
+        Err(failure) => {
+            let text = format!("Failed to pull image {image:?}: {}", failure.message);
+            deed.event(Some(&name), Reason::warning("Failed", text)).await;
+            deed.event(Some(&name), Reason::warning("Failed", format!("Error: {}", failure.reason))).await;
+            let (reason, message) = (failure.reason.to_owned(), failure.message);
+            deed.fact(Fact::ImageFailed { image, reason, message }).await;
+        }
+    }
+}
+
+fn place(deed: &Deed) -> Place {
+    let address = deed.address.to_string();
+    let allocatable = [
+        ("cpu".to_owned(), Quantity::from_milli(i128::from(deed.tier.vcpu_millis))),
+        ("memory".to_owned(), Quantity::from_units(i128::from(deed.tier.memory_bytes()))),
+    ];
+    Place { pod_ip: address.clone(), host_ip: address, allocatable: allocatable.into() }
+}
+
+fn hostname(pod: &Pod) -> String {
+    let name = pod.spec.hostname.clone().unwrap_or_else(|| pod.metadata.name.clone());
+    name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
+}
+
+async fn configure(deed: &Deed) {
+    let Some(machine) = deed.machine.clone() else { return };
+    let config = match pod_config(deed).await {
+        Ok(config) => config,
+        Err(message) => {
+            deed.event(None, Reason::warning("FailedMount", message.clone())).await;
+            return deed.fact(Fact::SetupFailed { reason: "FailedMount".into(), message }).await;
+        }
+    };
+    match machine.configure(config).await {
+        Ok(()) => deed.fact(Fact::SetUp).await,
+        Err(error) => {
+            let message = error.to_string();
+            deed.event(None, Reason::warning("FailedCreatePodSandBox", message.clone())).await;
+            deed.fact(Fact::SetupFailed { reason: "CreateContainerConfigError".into(), message }).await;
+        }
+    }
+}
+
+async fn pod_config(deed: &Deed) -> Result<api::PodConfig, String> {
+    let pod = &deed.pod;
+    let sources = deed.context.api.sources(pod).await.map_err(|error| error.to_string())?;
+    let contents = volumes::contents(pod, &sources, &place(deed)).map_err(|problem| problem.to_string())?;
+    let hostname = hostname(pod);
+    let address = deed.address.to_string();
+    let (nameservers, search, options) = convert::resolver(pod, &deed.context.cluster_dns);
+    let mut entropy = vec![0; ENTROPY_BYTES];
+    rustix::rand::getrandom(&mut entropy, rustix::rand::GetRandomFlags::empty()).map_err(|error| error.to_string())?;
+    Ok(api::PodConfig {
+        uid: pod.metadata.uid.clone(),
+        hostname: hostname.clone(),
+        realtime_unix_nanos: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0),
+        entropy: entropy.into(),
+        network: Some(api::NetworkConfig {
+            ipv4_address: address.clone(),
+            nameservers,
+            search,
+            options,
+            ..Default::default()
+        }),
+        hosts: convert::hosts(pod, &address, &hostname),
+        volumes: convert::volumes(contents),
+        fs_group: pod.spec.security_context.fs_group,
+        ..Default::default()
+    })
+}
+
+/// The slot of an image's disk: images of a pod have slots in the order of their containers.
+fn slot(pod: &Pod, image: &str) -> u32 {
+    let mut images: Vec<&str> = Vec::new();
+    for container in pod.spec.all_containers() {
+        if !images.contains(&container.image.as_str()) {
+            images.push(&container.image);
+        }
+    }
+    u32::try_from(images.iter().position(|other| *other == image).unwrap_or(0)).unwrap_or(0)
+}
+
+async fn start_container(deed: &Deed, name: &str, attempt: u32) {
+    let Some(machine) = deed.machine.clone() else { return };
+    let Some(spec) = deed.pod.spec.all_containers().find(|container| container.name == name) else { return };
+    let config = match container_config(deed, spec, attempt).await {
+        Ok(config) => config,
+        Err(message) => {
+            deed.event(Some(name), Reason::warning("Failed", format!("Error: {message}"))).await;
+            return deed.fact(Fact::ConfigFailed { container: name.into(), message }).await;
+        }
+    };
+    let (id, slot) = (config.id.clone(), config.image_slot);
+    let image = deed.images.get(&spec.image).cloned().unwrap_or_default();
+    let started = match machine.attach_image(slot, &image).await {
+        Ok(()) => machine.start(config).await,
+        Err(error) => Err(GuestError::Lost(format!("{error:#}"))),
+    };
+    match started {
+        Ok(answer) => {
+            let started_at = timestamp(answer.started_unix_nanos);
+            deed.fact(Fact::Started { container: name.into(), started_at }).await;
+            pump_logs(deed, machine, &id);
+            deed.event(Some(name), Reason::normal("Created", format!("Created container: {name}"))).await;
+            deed.event(Some(name), Reason::normal("Started", format!("Started container {name}"))).await;
+        }
+        Err(error) => {
+            let message = error.to_string();
+            deed.event(Some(name), Reason::warning("Failed", format!("Error: {message}"))).await;
+            deed.fact(Fact::StartFailed { container: name.into(), code: start_code(&error), message }).await;
+        }
+    }
+}
+
+/// Exit codes by which container runtimes tell why a program was not executed.
+fn start_code(error: &GuestError) -> i32 {
+    match error.kind() {
+        Some(api::ErrorKind::CommandNotFound) => 127,
+        Some(api::ErrorKind::PermissionDenied) => 126,
+        _ => 128,
+    }
+}
+
+async fn container_config(deed: &Deed, spec: &Container, attempt: u32) -> Result<api::ContainerConfig, String> {
+    let sources = deed.context.api.sources(&deed.pod).await.map_err(|error| error.to_string())?;
+    let image = deed.images.get(&spec.image).cloned().unwrap_or_default();
+    let process =
+        process(&deed.pod, spec, &image.defaults, &sources, &place(deed)).map_err(|problem| problem.to_string())?;
+    let variables = process.env.iter().cloned().collect();
+    let expand = |text: &str| isopod_planner::environment::expand(text, &variables);
+    Ok(convert::container(&deed.pod, spec, attempt, slot(&deed.pod, &spec.image), process, expand))
+}
+
+async fn send_signal(deed: &Deed, name: &str, signal: Signal) {
+    let Some(machine) = &deed.machine else { return };
+    let spec = deed.pod.spec.all_containers().find(|container| container.name == name);
+    let image: Option<&LocalImage> = spec.and_then(|spec| deed.images.get(&spec.image));
+    let number = match signal {
+        Signal::Kill => 9,
+        Signal::Stop => convert::signal_number(image.map_or("", |image| image.stop_signal.as_str())),
+    };
+    if signal == Signal::Stop {
+        deed.event(Some(name), Reason::normal("Killing", format!("Stopping container {name}"))).await;
+    }
+    let attempt = newest_attempt(deed, name);
+    let id = convert::container_id(name, attempt);
+    if let Err(error) = machine.signal(&id, number).await {
+        tracing::debug!(%error, id, "signal not sent; the container may have ended");
+    }
+}
+
+fn newest_attempt(deed: &Deed, name: &str) -> u32 {
+    let face = deed.context.face(&deed.pod.metadata.uid);
+    face.and_then(|face| face.runs.get(name).map(|(starts, _)| starts.saturating_sub(1))).unwrap_or(0)
+}
+
+/// Writes a container's output to its log until it ends.
+pub(crate) fn pump_logs(deed: &Deed, machine: Arc<dyn Machine>, id: &str) {
+    let (deed, id) = (deed.clone(), id.to_owned());
+    tokio::spawn(async move {
+        if let Err(error) = copy_logs(&deed, machine.as_ref(), &id).await {
+            tracing::debug!(%error, id, "a log ended early");
+        }
+    });
+}
+
+async fn copy_logs(deed: &Deed, machine: &dyn Machine, id: &str) -> anyhow::Result<()> {
+    let Some((name, attempt)) = convert::container_of(id) else { return Ok(()) };
+    let (mut writer, end) = deed.context.logs.writer(&deed.pod.metadata.uid, name, attempt)?;
+    let request = api::LogsRequest { container_id: id.to_owned(), offset: end, follow: true };
+    let mut chunks = machine.logs(request).await?;
+    let mut expected = end;
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk?;
+        if chunk.offset > expected {
+            let text = format!("[isopod: {} bytes of output were lost]\n", chunk.offset - expected);
+            writer.append(&Record {
+                offset: expected,
+                unix_nanos: chunk.unix_nanos,
+                stderr: true,
+                data: Bytes::from(text),
+            })?;
+        }
+        expected = chunk.offset + chunk.data.len() as u64;
+        let stderr = chunk.stream() == api::LogStream::Stderr;
+        writer.append(&Record { offset: chunk.offset, unix_nanos: chunk.unix_nanos, stderr, data: chunk.data })?;
+    }
+    Ok(())
+}
+
+/// Writes a node's status, and that its room is free when its machine is gone for good.
+pub(crate) async fn write_node(deed: &Deed, state: NodeState) -> Result<(), kube::Error> {
+    let name = &deed.pod.spec.node_name;
+    let hostname = name.trim_start_matches("fargate-");
+    let facts = deed.context.drivers.facts();
+    let status = node::node_status(deed.tier, &deed.address.to_string(), hostname, &facts, state, Timestamp::now());
+    deed.context.api.patch(&format!("/api/v1/nodes/{name}/status"), &status).await?;
+    if state == NodeState::Released {
+        deed.context.api.patch(&format!("/api/v1/nodes/{name}"), &node::released()).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! What the agent needs of its drivers, as traits: the real ones are images, net and vmm; tests bring their own.
+//!
+//! The fake ones of the test kit implement the same traits, so the agent that is tested is the agent that runs.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use isopod_guest_api as api;
+use isopod_planner::environment::ImageDefaults;
+use isopod_planner::sizing::Tier;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::guest::{ExecSession, GuestError, GuestStream};
+
+/// A pull that failed: the status reason, and the registry's words.
+#[derive(Clone, Debug)]
+pub struct PullFailure {
+    /// `ErrImagePull`, `InvalidImageName` or `ErrImageNeverPull`.
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+}
+
+/// An image on this host.
+#[derive(Clone, Debug, Default)]
+pub struct LocalImage {
+    /// Digest by which the pod's status names it.
+    pub id: String,
+    /// Its read-only disk.
+    pub disk: PathBuf,
+    /// How its process runs.
+    pub defaults: ImageDefaults,
+    /// Signal that asks it to stop, such as `SIGTERM`.
+    pub stop_signal: String,
+    /// Whether it was here already.
+    pub was_present: bool,
+}
+
+/// One image to be made available.
+#[derive(Clone, Debug)]
+pub struct PullRequest {
+    /// Reference.
+    pub image: String,
+    /// `imagePullPolicy`.
+    pub policy: String,
+    /// `.dockerconfigjson` documents of the pod's pull secrets.
+    pub docker_configs: Vec<Vec<u8>>,
+}
+
+/// One microVM to be made.
+#[derive(Clone, Debug)]
+pub struct MachineRequest {
+    /// Unique on this host.
+    pub id: String,
+    /// Size.
+    pub tier: Tier,
+    /// Address of pod and node.
+    pub address: Ipv4Addr,
+    /// Size of the writable disk in bytes.
+    pub scratch_bytes: u64,
+}
+
+/// A byte stream to a port in the pod.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A running microVM with its guest agent.
+#[async_trait]
+pub trait Machine: Send + Sync {
+    /// `booted`, `restored` or `claimed`.
+    fn start_path(&self) -> &'static str;
+    /// What the guest said when it was greeted.
+    fn hello(&self) -> api::HelloResponse;
+    /// Puts an image's disk into a slot.
+    async fn attach_image(&self, slot: u32, image: &LocalImage) -> anyhow::Result<()>;
+    /// Makes the guest this pod's guest. Network and scratch slot are filled in by the driver.
+    async fn configure(&self, config: api::PodConfig) -> Result<(), GuestError>;
+    /// Starts a container.
+    async fn start(&self, config: api::ContainerConfig) -> Result<api::StartContainerResponse, GuestError>;
+    /// Signals a container's first process.
+    async fn signal(&self, container_id: &str, signal: u32) -> Result<(), GuestError>;
+    /// Events after a sequence number.
+    async fn events(&self, after_sequence: u64) -> Result<GuestStream<api::Event>, GuestError>;
+    /// A container's output from an offset.
+    async fn logs(&self, request: api::LogsRequest) -> Result<GuestStream<api::LogChunk>, GuestError>;
+    /// Runs a command in a container.
+    async fn exec(&self, start: api::ExecStart) -> Result<ExecSession, GuestError>;
+    /// Attaches to a container.
+    async fn attach(&self, request: api::AttachRequest) -> Result<ExecSession, GuestError>;
+    /// Connects to a port on the pod's loopback.
+    async fn connect(&self, port: u16) -> Result<Box<dyn Duplex>, GuestError>;
+    /// Replaces the files of a volume.
+    async fn update_volume(&self, request: api::UpdateVolumeRequest) -> Result<(), GuestError>;
+    /// Resolves when it has ended; says what is known about it.
+    async fn exited(&self) -> String;
+    /// Ends it and removes all that it had on this host.
+    async fn destroy(&self) -> anyhow::Result<()>;
+}
+
+/// What a host can do.
+#[async_trait]
+pub trait Drivers: Send + Sync {
+    /// Makes an image available.
+    async fn ensure_image(&self, request: PullRequest) -> Result<LocalImage, PullFailure>;
+    /// Makes a microVM.
+    async fn start_machine(&self, request: MachineRequest) -> anyhow::Result<Arc<dyn Machine>>;
+    /// Microvms that an earlier process left running, by id.
+    async fn adopt(&self) -> anyhow::Result<Vec<(String, Arc<dyn Machine>)>>;
+    /// What this host is, for its Host object and its nodes.
+    fn facts(&self) -> HostFacts;
+}
+
+/// What a host is.
+#[derive(Clone, Debug, Default)]
+pub struct HostFacts {
+    /// Processors.
+    pub cpu_count: u32,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// `qemu` or `simulated`.
+    pub backend: String,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// Version of the backend.
+    pub version: String,
+    /// Whether nothing really runs.
+    pub simulated: bool,
+    /// Release of the guests' kernel.
+    pub kernel: String,
+}
+
+/// The two ends of a port connection as one stream.
+pub(crate) fn duplex(connection: crate::guest::PortConnection) -> Box<dyn Duplex> {
+    let (ours, theirs) = tokio::io::duplex(64 << 10);
+    let (mut read, mut write) = tokio::io::split(theirs);
+    let crate::guest::PortConnection { input, mut output } = connection;
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 32 << 10];
+        while let Ok(count) = tokio::io::AsyncReadExt::read(&mut read, &mut buffer).await {
+            if count == 0 || input.send(Bytes::copy_from_slice(&buffer[..count])).await.is_err() {
+                return;
+            }
+        }
+    });
+    tokio::spawn(async move {
+        while let Some(Ok(bytes)) = output.recv().await {
+            if tokio::io::AsyncWriteExt::write_all(&mut write, &bytes).await.is_err() {
+                return;
+            }
+        }
+        // The other side closed; telling ours may fail when it has closed as well.
+        drop(tokio::io::AsyncWriteExt::shutdown(&mut write).await);
+    });
+    Box::new(ours)
+}

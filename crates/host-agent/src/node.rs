@@ -1,0 +1,163 @@
+//! What the agent writes about nodes, hosts and usage, as documents. Pure.
+
+use isopod_planner::fargate::capacity_type;
+use isopod_planner::sizing::{FREE_STORAGE_GIB, Need, Tier};
+use isopod_types::Quantity;
+use isopod_types::names::{FARGATE_PROFILE_LABEL, NODE_RELEASED_ANNOTATION, OWN_API_VERSION};
+use isopod_types::own::FargateSettings;
+use isopod_types::pod::Pod;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::drivers::HostFacts;
+
+/// The kubelet version that nodes report: the API's.
+pub(crate) const KUBELET_VERSION: &str = "v1.36.2-isopod";
+
+/// A node's state as its conditions say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NodeState {
+    /// Its microVM runs.
+    Ready,
+    /// Its microVM is being made.
+    Starting,
+    /// Its microVM is gone; only the object is left.
+    Released,
+}
+
+/// The status of a Fargate node, as a merge patch.
+pub(crate) fn node_status(
+    tier: Tier,
+    address: &str,
+    hostname: &str,
+    facts: &HostFacts,
+    state: NodeState,
+    now: Timestamp,
+) -> Value {
+    let (status, reason, message) = match state {
+        NodeState::Ready => ("True", "KubeletReady", "the microVM answers"),
+        NodeState::Starting => ("False", "MicroVMStarting", "the microVM is being made"),
+        NodeState::Released => ("False", "MicroVMReleased", "the pod has ended and its microVM is gone"),
+    };
+    let capacity = json!({
+        "cpu": Quantity::from_milli(i128::from(tier.vcpu_millis)),
+        "memory": Quantity::from_units(i128::from(tier.memory_bytes())),
+        "ephemeral-storage": Quantity::from_units(i128::from(FREE_STORAGE_GIB) << 30),
+        "pods": "1",
+    });
+    let fine = |type_: &str, reason: &str| json!({"type": type_, "status": "False", "reason": reason, "message": "", "lastTransitionTime": seconds(now), "lastHeartbeatTime": seconds(now)});
+    json!({"status": {
+        "capacity": capacity,
+        "allocatable": capacity,
+        "addresses": [
+            {"type": "InternalIP", "address": address},
+            {"type": "InternalDNS", "address": hostname},
+            {"type": "Hostname", "address": hostname},
+        ],
+        "conditions": [
+            fine("MemoryPressure", "KubeletHasSufficientMemory"),
+            fine("DiskPressure", "KubeletHasNoDiskPressure"),
+            fine("PIDPressure", "KubeletHasSufficientPID"),
+            {"type": "Ready", "status": status, "reason": reason, "message": message, "lastTransitionTime": seconds(now), "lastHeartbeatTime": seconds(now)},
+        ],
+        "nodeInfo": {
+            "architecture": "amd64", "operatingSystem": "linux", "bootID": "", "machineID": "", "systemUUID": "",
+            "containerRuntimeVersion": runtime(facts), "kernelVersion": facts.kernel, "kubeletVersion": KUBELET_VERSION,
+            "kubeProxyVersion": "", "osImage": "Isopod microVM",
+        },
+    }})
+}
+
+/// How containers are run, said openly: a simulation says so.
+fn runtime(facts: &HostFacts) -> String {
+    let kind = if facts.simulated { "simulated" } else { facts.accelerator.as_str() };
+    format!("isopod-{}-{kind}://{}", facts.backend, facts.version)
+}
+
+fn seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
+/// Says on a node that its microVM is gone and its room is free.
+pub(crate) fn released() -> Value {
+    json!({"metadata": {"annotations": {NODE_RELEASED_ANNOTATION: "true"}}})
+}
+
+/// The host object.
+pub(crate) fn host(name: &str, address: &str) -> Value {
+    let spec = json!({"address": address, "unschedulable": false});
+    json!({"apiVersion": OWN_API_VERSION, "kind": "Host", "metadata": {"name": name}, "spec": spec})
+}
+
+/// The host's status, as a merge patch; `settings` say how much more than it has may be promised.
+pub(crate) fn host_status(facts: &HostFacts, settings: &FargateSettings) -> Value {
+    let (cpu, memory) = (i128::from(facts.cpu_count), i128::from(facts.memory_bytes));
+    let resources =
+        |cpu: i128, memory: i128| json!({"cpu": Quantity::from_units(cpu), "memory": Quantity::from_units(memory)});
+    let overcommitted =
+        resources(cpu * i128::from(settings.cpu_overcommit), memory * i128::from(settings.memory_overcommit));
+    let HostFacts { backend, accelerator, version, simulated, .. } = facts;
+    json!({"status": {
+        "capacity": resources(cpu, memory),
+        "allocatable": overcommitted,
+        "vmm": {"backend": backend, "accelerator": accelerator, "version": version, "simulated": simulated},
+        "kernelVersion": facts.kernel,
+    }})
+}
+
+/// Name of the usage record of a pod's nth microVM, the first being 1.
+pub(crate) fn usage_name(uid: &str, machine: u32) -> String {
+    if machine <= 1 { uid.to_owned() } else { format!("{uid}-{machine}") }
+}
+
+/// An open usage record.
+pub(crate) fn usage_record(pod: &Pod, tier: Tier, need: Need, host: &str, machine: u32, now: Timestamp) -> Value {
+    let meta = &pod.metadata;
+    json!({
+        "apiVersion": OWN_API_VERSION, "kind": "UsageRecord",
+        "metadata": {"name": usage_name(&meta.uid, machine)},
+        "spec": {
+            "podUid": meta.uid, "podNamespace": meta.namespace, "podName": meta.name, "podLabels": meta.labels,
+            "profile": meta.labels.get(FARGATE_PROFILE_LABEL), "node": pod.spec.node_name, "host": host,
+            "vcpuMillis": tier.vcpu_millis, "memoryMib": tier.memory_mib, "ephemeralStorageGib": need.extra_storage_gib(),
+            "capacityType": capacity_type(pod), "startTime": now,
+        },
+    })
+}
+
+/// Closes a usage record, as a merge patch.
+pub(crate) fn usage_end(now: Timestamp) -> Value {
+    json!({"spec": {"endTime": now}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_reports_what_the_pod_pays_for() {
+        let tier = Tier { vcpu_millis: 250, memory_mib: 512 };
+        let facts = HostFacts {
+            backend: "qemu".into(),
+            accelerator: "tcg".into(),
+            version: "7.2".into(),
+            ..Default::default()
+        };
+        let status = node_status(tier, "10.0.0.4", "ip-10-0-0-4", &facts, NodeState::Ready, Timestamp::UNIX_EPOCH);
+        assert_eq!(status["status"]["capacity"]["cpu"], "250m");
+        assert_eq!(status["status"]["capacity"]["memory"], "512Mi");
+        assert_eq!(status["status"]["capacity"]["pods"], "1");
+        assert_eq!(status["status"]["nodeInfo"]["containerRuntimeVersion"], "isopod-qemu-tcg://7.2");
+    }
+
+    #[test]
+    fn a_simulated_host_says_so() {
+        let facts = HostFacts { simulated: true, backend: "simulated".into(), ..Default::default() };
+        assert_eq!(runtime(&facts), "isopod-simulated-simulated://");
+    }
+
+    #[test]
+    fn records_have_a_name_per_machine() {
+        assert_eq!((usage_name("u", 1).as_str(), usage_name("u", 2).as_str()), ("u", "u-2"));
+    }
+}

@@ -1,0 +1,248 @@
+//! The real drivers: images from registries, taps and tables, QEMU microVMs.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use isopod_guest_api as api;
+use isopod_images::{Credentials, ImageStore, Kind, Policy};
+use isopod_net::{GATEWAY, Network};
+use isopod_planner::environment::ImageDefaults;
+use isopod_vmm::{MachineSpec, SCRATCH_SLOT, StartPath, Vmm};
+
+use crate::drivers::{
+    Drivers, Duplex, HostFacts, LocalImage, Machine, MachineRequest, PullFailure, PullRequest, duplex,
+};
+use crate::guest::{ExecSession, GuestClient, GuestError, GuestStream};
+use crate::scratch::Scratch;
+
+/// Memory of a microVM beyond its tier, for the guest's kernel and agent: the pod gets what it is billed for.
+const GUEST_OVERHEAD_BYTES: u64 = 64 << 20;
+
+/// The drivers of a real host.
+pub struct RealDrivers {
+    /// Images of this host.
+    pub images: ImageStore,
+    /// The cluster's network on this host.
+    pub network: Network,
+    /// Its microVMs.
+    pub vmm: Vmm,
+    /// What the host is.
+    pub facts: HostFacts,
+    scratch: Scratch,
+}
+
+impl RealDrivers {
+    /// Puts the drivers together; writable disks are kept in `directory`.
+    pub fn new(images: ImageStore, network: Network, vmm: Vmm, facts: HostFacts, directory: PathBuf) -> Self {
+        Self { images, network, vmm, facts, scratch: Scratch::new(directory) }
+    }
+
+    fn wrap(self: &Arc<Self>, machine: isopod_vmm::Machine, guest: GuestClient) -> Arc<dyn Machine> {
+        Arc::new(RealMachine { drivers: self.clone(), machine, guest })
+    }
+
+    async fn make(self: &Arc<Self>, request: &MachineRequest, tap: &str) -> anyhow::Result<Arc<dyn Machine>> {
+        self.network.attach(tap, request.address).await?;
+        let disk = self.scratch.create(&request.id, request.scratch_bytes);
+        let spec = MachineSpec {
+            id: request.id.clone(),
+            vcpu_count: request.tier.vcpu_count(),
+            memory_bytes: request.tier.memory_bytes() + GUEST_OVERHEAD_BYTES,
+            tap: tap.to_owned(),
+            cpu_limit_millis: None,
+            paused: false,
+        };
+        let (disk, machine) = tokio::join!(disk, self.vmm.prepare(spec));
+        let machine = machine?;
+        let connected = async {
+            machine.attach_disk(SCRATCH_SLOT, &disk?, false).await?;
+            let stream = machine.agent().await?;
+            anyhow::Ok(GuestClient::connect(stream).await?)
+        };
+        match connected.await {
+            Ok(guest) => Ok(self.wrap(machine, guest)),
+            Err(error) => {
+                let last_words = machine.last_words();
+                machine.destroy().await?;
+                Err(error.context(format!("the microVM's agent did not answer; its last words: {last_words}")))
+            }
+        }
+    }
+}
+
+fn failure(kind: Kind) -> &'static str {
+    match kind {
+        Kind::InvalidName => "InvalidImageName",
+        Kind::NeverPull => "ErrImageNeverPull",
+        _ => "ErrImagePull",
+    }
+}
+
+/// `Drivers` needs a handle on itself for the machines it makes.
+pub struct Real(pub Arc<RealDrivers>);
+
+#[async_trait]
+impl Drivers for Real {
+    async fn ensure_image(&self, request: PullRequest) -> Result<LocalImage, PullFailure> {
+        let was_present = self.0.images.find(&request.image).is_some();
+        let credentials =
+            request.docker_configs.iter().find_map(|config| Credentials::from_docker_config(config, &request.image));
+        let policy = Policy::from_text(&request.policy);
+        let image = self.0.images.ensure(&request.image, policy, credentials).await;
+        let image = image.map_err(|error| PullFailure { reason: failure(error.kind), message: error.message })?;
+        let name = image.reference.rsplit_once(':').map_or(image.reference.as_str(), |(name, _)| name).to_owned();
+        Ok(LocalImage {
+            id: format!("{name}@{}", image.digest),
+            disk: image.disk,
+            defaults: ImageDefaults {
+                entrypoint: image.config.entrypoint,
+                cmd: image.config.cmd,
+                env: image.config.env,
+                working_dir: image.config.working_dir,
+                user: image.config.user,
+            },
+            stop_signal: image.config.stop_signal,
+            was_present,
+        })
+    }
+
+    async fn start_machine(&self, request: MachineRequest) -> anyhow::Result<Arc<dyn Machine>> {
+        let drivers = &self.0;
+        let tap = drivers.network.create_tap(&request.id).await?;
+        match drivers.make(&request, &tap).await {
+            Ok(machine) => Ok(machine),
+            Err(error) => {
+                drivers.network.delete_tap(&tap).await?;
+                drivers.scratch.remove(&request.id);
+                Err(error)
+            }
+        }
+    }
+
+    async fn adopt(&self) -> anyhow::Result<Vec<(String, Arc<dyn Machine>)>> {
+        let drivers = &self.0;
+        let mut adopted: Vec<(String, Arc<dyn Machine>)> = Vec::new();
+        let mut taps = BTreeSet::new();
+        for machine in drivers.vmm.adopt().await.context("adopting microVMs")? {
+            let id = machine.id();
+            let guest = match machine.agent().await {
+                Ok(stream) => GuestClient::connect(stream).await.map_err(anyhow::Error::from),
+                Err(error) => Err(error.into()),
+            };
+            match guest {
+                Ok(guest) => {
+                    taps.insert(machine.tap());
+                    adopted.push((id, drivers.wrap(machine, guest)));
+                }
+                Err(error) => {
+                    tracing::warn!(id, error = format!("{error:#}"), "a microVM does not answer and is ended");
+                    machine.destroy().await?;
+                }
+            }
+        }
+        drivers.network.sweep(&taps).await?;
+        drivers.scratch.sweep(&adopted.iter().map(|(id, _)| id.clone()).collect());
+        Ok(adopted)
+    }
+
+    fn facts(&self) -> HostFacts {
+        self.0.facts.clone()
+    }
+}
+
+struct RealMachine {
+    drivers: Arc<RealDrivers>,
+    machine: isopod_vmm::Machine,
+    guest: GuestClient,
+}
+
+/// A locally administered MAC address made from a pod's address.
+fn mac(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("52:54:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+}
+
+#[async_trait]
+impl Machine for RealMachine {
+    fn start_path(&self) -> &'static str {
+        match self.machine.path() {
+            StartPath::Booted => "booted",
+            StartPath::Restored => "restored",
+            StartPath::Claimed => "claimed",
+        }
+    }
+
+    fn hello(&self) -> api::HelloResponse {
+        self.guest.hello().clone()
+    }
+
+    async fn attach_image(&self, slot: u32, image: &LocalImage) -> anyhow::Result<()> {
+        Ok(self.machine.attach_disk(slot, &image.disk, true).await?)
+    }
+
+    async fn configure(&self, mut config: api::PodConfig) -> Result<(), GuestError> {
+        config.scratch_slot = Some(SCRATCH_SLOT);
+        if let Some(network) = &mut config.network
+            && let Ok(address) = network.ipv4_address.parse()
+        {
+            (network.mac, network.prefix_length, network.gateway) = (mac(address), 32, GATEWAY.to_string());
+            if let Err(error) = self.drivers.network.attach(&self.machine.tap(), address).await {
+                return Err(GuestError::Lost(error.to_string()));
+            }
+        }
+        self.guest.configure_pod(config).await
+    }
+
+    async fn start(&self, config: api::ContainerConfig) -> Result<api::StartContainerResponse, GuestError> {
+        self.guest.start_container(config).await
+    }
+
+    async fn signal(&self, container_id: &str, signal: u32) -> Result<(), GuestError> {
+        self.guest.signal_container(container_id, signal, false).await
+    }
+
+    async fn events(&self, after_sequence: u64) -> Result<GuestStream<api::Event>, GuestError> {
+        self.guest.events(after_sequence).await
+    }
+
+    async fn logs(&self, request: api::LogsRequest) -> Result<GuestStream<api::LogChunk>, GuestError> {
+        self.guest.logs(request).await
+    }
+
+    async fn exec(&self, start: api::ExecStart) -> Result<ExecSession, GuestError> {
+        self.guest.exec(start).await
+    }
+
+    async fn attach(&self, request: api::AttachRequest) -> Result<ExecSession, GuestError> {
+        self.guest.attach(request).await
+    }
+
+    async fn connect(&self, port: u16) -> Result<Box<dyn Duplex>, GuestError> {
+        Ok(duplex(self.guest.connect_port(port).await?))
+    }
+
+    async fn update_volume(&self, request: api::UpdateVolumeRequest) -> Result<(), GuestError> {
+        self.guest.update_volume(request).await
+    }
+
+    async fn exited(&self) -> String {
+        let fact = self.machine.exited().await;
+        match (fact.signal, fact.code) {
+            (Some(signal), _) => format!("its process was ended by signal {signal}"),
+            (None, Some(code)) => format!("its process exited with {code}; {}", self.machine.last_words()),
+            (None, None) => "its process is gone".into(),
+        }
+    }
+
+    async fn destroy(&self) -> anyhow::Result<()> {
+        let (id, tap) = (self.machine.id(), self.machine.tap());
+        self.machine.destroy().await?;
+        self.drivers.network.delete_tap(&tap).await?;
+        self.drivers.scratch.remove(&id);
+        Ok(())
+    }
+}
