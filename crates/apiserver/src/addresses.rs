@@ -62,12 +62,15 @@ fn address(context: &Context, object: &mut Value, taken: &Taken, errors: &mut Ve
     let asked = text(object, &["spec", "clusterIP"]).to_owned();
     let chosen = match asked.as_str() {
         "None" => "None".to_owned(),
-        "" => free_address(range, taken).ok_or_else(|| Status::internal(format!("no free address in {range}")))?.to_string(),
+        "" => free_address(range, taken)
+            .ok_or_else(|| Status::internal(format!("no free address in {range}")))?
+            .to_string(),
         asked => {
             let valid = asked.parse().is_ok_and(|address: Ipv4Addr| range.contains(&address));
             let free = valid && asked.parse().is_ok_and(|address| !taken.addresses.contains(&address));
             if !valid {
-                let detail = format!("failed to allocate IP {asked}: the provided IP is not in the valid range {range}");
+                let detail =
+                    format!("failed to allocate IP {asked}: the provided IP is not in the valid range {range}");
                 errors.push(FieldError::invalid("spec.clusterIPs", json!([asked]), detail));
             } else if !free {
                 let detail = format!("failed to allocate IP {asked}: provided IP is already allocated");

@@ -51,7 +51,11 @@ fn namespace_is_open(context: &Context, object: &Value) -> Result<(), Status> {
     }
     let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
     let cause = format!("namespace {namespace} is being terminated");
-    Err(Status::forbidden(context.kind, meta(object, "name"), &why).with_cause("NamespaceTerminating", &cause, "metadata.namespace"))
+    Err(Status::forbidden(context.kind, meta(object, "name"), &why).with_cause(
+        "NamespaceTerminating",
+        &cause,
+        "metadata.namespace",
+    ))
 }
 
 fn admit_pod(context: &Context, pod: &mut Value) -> Result<(), Status> {

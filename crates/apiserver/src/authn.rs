@@ -45,7 +45,11 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
 ///
 /// # Errors
 /// Why it is refused.
-pub(crate) fn token_user(server: &ApiServer, token: &str, audiences: &[&str]) -> Result<(UserInfo, Vec<String>), String> {
+pub(crate) fn token_user(
+    server: &ApiServer,
+    token: &str,
+    audiences: &[&str],
+) -> Result<(UserInfo, Vec<String>), String> {
     if token.is_empty() {
         return Err("no token".into());
     }
@@ -69,7 +73,9 @@ pub(crate) fn impersonate(server: &ApiServer, headers: &HeaderMap, user: UserInf
         return Err(Status::bad_request("requested impersonation without impersonating a user"));
     };
     if extras || !uids.is_empty() {
-        return Err(Status::bad_request("impersonating uid or extra is not supported by this server; impersonate user and groups"));
+        return Err(Status::bad_request(
+            "impersonating uid or extra is not supported by this server; impersonate user and groups",
+        ));
     }
     may_impersonate(server, &user, &name)?;
     for group in &groups {

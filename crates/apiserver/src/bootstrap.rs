@@ -21,7 +21,9 @@ pub(crate) async fn run(server: &Arc<ApiServer>) -> Result<(), OpenError> {
     let failed = |status: Status| OpenError::Bootstrap(status.to_string());
     let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     all(server, NAMESPACES.map(namespace).to_vec()).await.map_err(failed)?;
-    all(server, priority_classes().into_iter().chain([authentication(server), service(server)]).collect()).await.map_err(failed)?;
+    all(server, priority_classes().into_iter().chain([authentication(server), service(server)]).collect())
+        .await
+        .map_err(failed)?;
     for object in roles::all().into_iter().chain(endpoints(server)) {
         follow(server, object).await.map_err(failed)?;
     }

@@ -88,7 +88,9 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// A certificate or key.
-    #[error("{path} is unusable: {why}\nhint: restore the file, or remove the whole pki directory to make a new certificate authority (clients then need new kubeconfigs)")]
+    #[error(
+        "{path} is unusable: {why}\nhint: restore the file, or remove the whole pki directory to make a new certificate authority (clients then need new kubeconfigs)"
+    )]
     Certificate {
         /// Which file.
         path: PathBuf,

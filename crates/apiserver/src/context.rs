@@ -135,7 +135,14 @@ impl Context {
     /// 405 when the kind does not offer the verb, 404 when the path has no such place.
     pub(crate) fn check_verb(&self) -> Result<(), Status> {
         let verbs = [
-            Verb::Create, Verb::Delete, Verb::DeleteCollection, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch,
+            Verb::Create,
+            Verb::Delete,
+            Verb::DeleteCollection,
+            Verb::Get,
+            Verb::List,
+            Verb::Patch,
+            Verb::Update,
+            Verb::Watch,
         ];
         let verb = verbs.into_iter().find(|verb| verb.as_str() == self.info.verb);
         let posts_to_name = self.info.verb == "create" && !self.info.name.is_empty();

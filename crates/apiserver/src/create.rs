@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use isopod_schema::{FieldError, Status, defaults, names, validate};
+use isopod_schema::{FieldError, Status, decode, defaults, names, validate};
 use isopod_store::{Expect, Outcome, Write};
 use serde_json::Value;
 
@@ -32,7 +32,11 @@ pub(crate) fn random() -> [u8; names::SUFFIX_LENGTH] {
 ///
 /// # Errors
 /// 400, 403, 404 (namespace), 409, 422.
-pub(crate) async fn object_create(context: &Context, mut object: Value, options: &WriteOptions) -> Result<Bytes, Status> {
+pub(crate) async fn object_create(
+    context: &Context,
+    mut object: Value,
+    options: &WriteOptions,
+) -> Result<Bytes, Status> {
     place(context, &mut object)?;
     if !meta(&object, "resourceVersion").is_empty() {
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
@@ -77,8 +81,7 @@ async fn attempt(context: &Context, mut object: Value, options: &WriteOptions) -
     let uid = uuid::Uuid::new_v4().to_string();
     strategy::prepare_create(context.stored, &mut object, context.now, &uid);
     admission::create(context, &mut object)?;
-    // What admission added has defaults of its own.
-    defaults::apply(context.stored, &mut object);
+    object = normalised(context, object)?;
     let _turn = addresses::allocate(context, &mut object).await?;
     let name = meta(&object, "name").to_owned();
     let errors = validate::create(context.stored, &object);
@@ -86,6 +89,15 @@ async fn attempt(context: &Context, mut object: Value, options: &WriteOptions) -
         return Err(Status::invalid(context.kind, &name, &errors));
     }
     write(context, &name, &object, options).await
+}
+
+/// What admission added is brought into the form of everything that is stored: no nulls, defaults of its own.
+fn normalised(context: &Context, object: Value) -> Result<Value, Status> {
+    let decoded = decode::value(context.stored.root(), object);
+    let mut object =
+        decoded.map_err(|error| Status::internal(format!("admission made no valid object: {error}")))?.value;
+    defaults::apply(context.stored, &mut object);
+    Ok(object)
 }
 
 async fn write(context: &Context, name: &str, object: &Value, options: &WriteOptions) -> Result<Bytes, Status> {
@@ -116,6 +128,9 @@ fn taken(context: &Context, name: &str, existing: &Bytes) -> Status {
 /// As [`object_create`].
 pub(crate) async fn ensure(server: &Arc<crate::ApiServer>, object: Value) -> Result<(), Status> {
     let context = Context::internal(server, &object)?;
+    if server.store.get(&context.key(meta(&object, "name"))).is_some() {
+        return Ok(());
+    }
     match object_create(&context, object, &WriteOptions::INTERNAL).await {
         Err(status) if status.reason == isopod_schema::Reason::AlreadyExists => Ok(()),
         other => other.map(|_| ()),

@@ -57,8 +57,10 @@ impl Options {
             (None, Some("Foreground")) => Some(Propagation::Foreground),
             (None, None) => None,
             (None, Some(other)) => {
-                let text = format!("DeleteOptions is invalid: propagationPolicy: Unsupported value: {other:?}: supported \
-                                    values: \"Background\", \"Foreground\", \"Orphan\"");
+                let text = format!(
+                    "DeleteOptions is invalid: propagationPolicy: Unsupported value: {other:?}: supported \
+                                    values: \"Background\", \"Foreground\", \"Orphan\""
+                );
                 return Err(Status::new(isopod_schema::Reason::Invalid, text));
             }
         };
@@ -81,7 +83,8 @@ pub(crate) fn plan(kind: &Kind, object: &Value, options: &Options, now: Timestam
     let finalizers = with_policy(kind, object, options.propagation);
     set_finalizers(&mut wanted, &finalizers);
     let grace = grace_seconds(kind, object, options);
-    let held = kind.is("", "namespaces") && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+    let held =
+        kind.is("", "namespaces") && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
     if grace == 0 && finalizers.is_empty() && !held {
         return Plan::Remove(if kind.is("", "pods") { marked(wanted, 0, now) } else { wanted });
     }
@@ -157,7 +160,8 @@ pub(crate) fn check_preconditions(kind: &Kind, object: &Value, options: &Options
     for (label, field, expected) in checks {
         let current = meta(object, field);
         if let Some(expected) = expected.as_ref().filter(|expected| *expected != current) {
-            let why = format!("Precondition failed: {label} in precondition: {expected}, {label} in object meta: {current}");
+            let why =
+                format!("Precondition failed: {label} in precondition: {expected}, {label} in object meta: {current}");
             return Err(Status::conflict(kind, meta(object, "name"), &why));
         }
     }

@@ -17,8 +17,18 @@ use crate::server::ApiServer;
 
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 const ROOT_PATHS: [&str; 12] = [
-    "/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3",
-    "/openid/v1/jwks", "/readyz", "/version", "/",
+    "/.well-known/openid-configuration",
+    "/api",
+    "/api/v1",
+    "/apis",
+    "/healthz",
+    "/livez",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openid/v1/jwks",
+    "/readyz",
+    "/version",
+    "/",
 ];
 
 pub(crate) fn answer(server: &ApiServer, request: &Request<RequestBody>, query: &Query) -> Result<Response, Status> {

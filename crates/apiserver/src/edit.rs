@@ -103,7 +103,8 @@ impl PatchBody {
     /// 400 for a body that does not parse, 415 for a kind of patch that is not supported.
     pub(crate) fn parse(context: &Context, body: &[u8]) -> Result<Self, Status> {
         let media = negotiate::media_type(&context.headers);
-        let document = || decode::untyped(decode::Format::Json, body).map_err(|error| Status::bad_request(error.to_string()));
+        let document =
+            || decode::untyped(decode::Format::Json, body).map_err(|error| Status::bad_request(error.to_string()));
         match media {
             "application/json-patch+json" => document().map(Self::Json),
             "application/merge-patch+json" => document().map(Self::Merge),
@@ -133,7 +134,9 @@ impl PatchBody {
         };
         patched.map_err(|error| match error {
             PatchError::Malformed(_) | PatchError::Directive(_) => Status::bad_request(error.to_string()),
-            PatchError::TooManyOperations(_) => Status::new(isopod_schema::Reason::RequestEntityTooLarge, error.to_string()),
+            PatchError::TooManyOperations(_) => {
+                Status::new(isopod_schema::Reason::RequestEntityTooLarge, error.to_string())
+            }
             PatchError::Failed(_) => Status::new(isopod_schema::Reason::Invalid, error.to_string()),
         })
     }
@@ -195,7 +198,12 @@ fn check(context: &Context, part: Part, new: &Value, old: &Value) -> Result<(), 
 }
 
 /// Writes the new object, or deletes it when nothing holds it any longer. None when the compare was lost.
-async fn write(context: &Context, current: &Entry, new: &Value, options: &WriteOptions) -> Result<Option<Bytes>, Status> {
+async fn write(
+    context: &Context,
+    current: &Entry,
+    new: &Value,
+    options: &WriteOptions,
+) -> Result<Option<Bytes>, Status> {
     if options.dry_run {
         return Ok(Some(Bytes::from(new.to_string())));
     }

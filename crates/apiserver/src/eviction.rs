@@ -40,7 +40,8 @@ async fn spend(context: &Context, pod: &Value, dry_run: bool) -> Result<(), Stat
         [] => return Ok(()),
         [one] => one,
         _ => {
-            let text = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+            let text =
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
             return Err(Status::internal(text));
         }
     };

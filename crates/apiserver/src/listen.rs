@@ -35,7 +35,9 @@ const DRAIN: Duration = Duration::from_millis(500);
 
 /// Why serving could not begin.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot use the serving certificate: {0}\nhint: remove apiserver.crt and apiserver.key from the pki directory; they are made anew")]
+#[error(
+    "cannot use the serving certificate: {0}\nhint: remove apiserver.crt and apiserver.key from the pki directory; they are made anew"
+)]
 pub struct ServeError(String);
 
 impl ApiServer {
@@ -136,7 +138,11 @@ where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_BYTES_MAX.max(256 << 10));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADER_BYTES_MAX.max(256 << 10));
     builder
         .http2()
         .timer(TokioTimer::new())

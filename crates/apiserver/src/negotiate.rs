@@ -156,9 +156,15 @@ mod tests {
         let cases: [(String, Option<(Form, bool)>); 9] = [
             (String::new(), Some((Form::Object, false))),
             ("*/*".into(), Some((Form::Object, false))),
-            (format!("{table},application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"), Some((Form::Table, false))),
+            (
+                format!("{table},application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"),
+                Some((Form::Table, false)),
+            ),
             ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json".into(), Some((Form::Object, false))),
-            (format!("{protobuf};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{metadata}"), Some((Form::Metadata, false))),
+            (
+                format!("{protobuf};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{metadata}"),
+                Some((Form::Metadata, false)),
+            ),
             (format!("{protobuf},application/json"), Some((Form::Object, false))),
             ("application/yaml".into(), Some((Form::Object, true))),
             (protobuf.into(), None),

@@ -176,8 +176,13 @@ fn make_authority(files: &Files) -> Result<Identity, OpenError> {
 fn serving_names(config: &Config) -> Vec<String> {
     let service = std::net::Ipv4Addr::from(u32::from(config.service_cidr.network()) + 1);
     let fixed = [
-        "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost",
-        "127.0.0.1", "::1",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "localhost",
+        "127.0.0.1",
+        "::1",
     ];
     let mut names: Vec<String> = fixed.iter().map(|name| (*name).to_owned()).collect();
     names.extend([service.to_string(), config.advertise.ip().to_string()]);

@@ -156,14 +156,15 @@ fn message(
         // `apiVersion` and `kind` of whole objects are not in the message, though they have numbers that others use too.
         let is_type = |field: &&Field| matches!(field.name.as_str(), "apiVersion" | "kind");
         let fields = &ty.get().fields;
-        let found = fields.iter().filter(|field| !is_type(field)).chain(fields.iter().filter(is_type)).find_map(|field| {
-            let proto = field.proto.as_ref()?;
-            let inlined = proto.via.strip_prefix(path.as_slice())?;
-            match inlined.first() {
-                None => (proto.tag == number).then_some(Some(field)),
-                Some(via) => (*via == number).then_some(None),
-            }
-        });
+        let found =
+            fields.iter().filter(|field| !is_type(field)).chain(fields.iter().filter(is_type)).find_map(|field| {
+                let proto = field.proto.as_ref()?;
+                let inlined = proto.via.strip_prefix(path.as_slice())?;
+                match inlined.first() {
+                    None => (proto.tag == number).then_some(Some(field)),
+                    Some(via) => (*via == number).then_some(None),
+                }
+            });
         match found {
             Some(Some(field)) => set(ty, field, item, object, depth)?,
             Some(None) => {
@@ -237,7 +238,13 @@ fn elements(
     Ok(())
 }
 
-fn entry(ty: TypeRef<'_>, shape: &Shape, name: &str, mut rest: &[u8], depth: usize) -> Result<(String, Value), ProtobufError> {
+fn entry(
+    ty: TypeRef<'_>,
+    shape: &Shape,
+    name: &str,
+    mut rest: &[u8],
+    depth: usize,
+) -> Result<(String, Value), ProtobufError> {
     let (mut key, mut found) = (String::new(), None);
     while let Some((number, item)) = next(&mut rest)? {
         match (number, shape) {
@@ -423,7 +430,12 @@ mod tests {
         check("v1", "Secret", &secret, Ok(json!({"metadata": {"name": "x"}, "data": {"k": "/wA="}})));
         // spec (2): replicas (1) is a pointer and stays, minReadySeconds (5) is a plain zero and goes.
         let spec = bytes_field(2, &[8, 0, 40, 0]);
-        check("apps/v1", "Deployment", &[metadata.clone(), spec].concat(), Ok(json!({"metadata": {"name": "x"}, "spec": {"replicas": 0}})));
+        check(
+            "apps/v1",
+            "Deployment",
+            &[metadata.clone(), spec].concat(),
+            Ok(json!({"metadata": {"name": "x"}, "spec": {"replicas": 0}})),
+        );
         let cut = [metadata, vec![0x12, 9]].concat();
         check("v1", "ConfigMap", &cut, Err(ProtobufError::Short));
         check("v1", "ConfigMap", &[0x08, 1], Err(ProtobufError::Wire { field: "metadata".into() }));
@@ -435,7 +447,8 @@ mod tests {
         let spec = json!({"spec": {"ports": [{"port": 80, "targetPort": "http"}]}});
         check("v1", "Service", &bytes_field(2, &port), Ok(spec));
         let times = bytes_field(2, &[bytes_field(3, &[8, 1]), bytes_field(4, &[8, 1, 16, 0xc0, 0x84, 0x3d])].concat());
-        let spec = json!({"spec": {"acquireTime": "1970-01-01T00:00:01.000000Z", "renewTime": "1970-01-01T00:00:01.001000Z"}});
+        let spec =
+            json!({"spec": {"acquireTime": "1970-01-01T00:00:01.000000Z", "renewTime": "1970-01-01T00:00:01.001000Z"}});
         check("coordination.k8s.io/v1", "Lease", &times, Ok(spec));
         let negative = [&[0x08][..], &[0xff; 9], &[1]].concat();
         let spec = json!({"spec": {"replicas": -1}});

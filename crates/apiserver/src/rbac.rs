@@ -42,7 +42,9 @@ pub(crate) fn rules_of(role: &Value) -> Vec<Rule> {
 
 /// The rules of the role that a binding refers to; none when it does not exist.
 pub(crate) fn rules_of_role(store: &Store, kind: &str, namespace: &str, name: &str) -> Vec<Rule> {
-    role_entry(store, kind, namespace, name).map(|role| policy(&role, |policy| policy.rules.clone())).unwrap_or_default()
+    role_entry(store, kind, namespace, name)
+        .map(|role| policy(&role, |policy| policy.rules.clone()))
+        .unwrap_or_default()
 }
 
 fn role_entry(store: &Store, kind: &str, namespace: &str, name: &str) -> Option<Arc<Entry>> {
@@ -115,8 +117,7 @@ fn entries(store: &Store, prefix: &str) -> Vec<Arc<Entry>> {
 
 /// The role that a binding gives the user.
 fn granted(store: &Store, binding: &Entry, user: &UserInfo, namespace: &str) -> Option<Arc<Entry>> {
-    let (kind, name) = policy(binding, |policy| {
-        policy.subjects.iter().any(|subject| subject.is(user)).then(|| policy.role.clone())
-    })?;
+    let (kind, name) =
+        policy(binding, |policy| policy.subjects.iter().any(|subject| subject.is(user)).then(|| policy.role.clone()))?;
     role_entry(store, &kind, namespace, &name)
 }

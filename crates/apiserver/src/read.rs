@@ -78,12 +78,16 @@ impl Page {
         let continues = query.get("continue");
         let given = query.get("resourceVersion");
         let asked = revision(query)?;
-        let forbidden = |why: &str| Err(invalid(&format!("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden {why}")));
+        let forbidden = |why: &str| {
+            Err(invalid(&format!("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden {why}")))
+        };
         let state = match (query.get("resourceVersionMatch"), given) {
             (Some(_), _) if continues.is_some() => return forbidden("when continue is provided"),
             (Some(_), None) => return forbidden("unless resourceVersion is provided"),
             (Some("Exact"), Some("0")) => {
-                return Err(invalid("resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
+                return Err(invalid(
+                    "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                ));
             }
             (Some("Exact"), _) => asked.map_or(State::Now, State::Exactly),
             (Some("NotOlderThan"), _) => asked.map_or(State::Now, State::NotOlderThan),
@@ -201,7 +205,8 @@ fn find(context: &Context, selection: &Selection, page: &Page) -> Result<Listed,
 fn encode(context: &Context, listed: Listed) -> Result<Response, Status> {
     let kind = context.kind;
     if context.shape.output.is_plain() && !convert::is_needed(kind) {
-        let head = json!({"kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": listed.metadata}).to_string();
+        let head = json!({"kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": listed.metadata})
+            .to_string();
         return Ok(respond::json_body(join(&head, &listed.entries)));
     }
     let items: Vec<Value> = listed

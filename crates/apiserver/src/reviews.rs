@@ -76,7 +76,8 @@ fn attributes(spec: &Value) -> Result<Attributes, Status> {
         }),
         (false, true) => Ok(Attributes { verb: of(path, "verb"), path: of(path, "path"), ..Attributes::default() }),
         _ => {
-            let text = "spec: Invalid value: exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            let text =
+                "spec: Invalid value: exactly one of nonResourceAttributes or resourceAttributes must be specified";
             Err(Status::new(Reason::Invalid, text))
         }
     }

@@ -101,7 +101,8 @@ impl RequestInfo {
     /// It may last as long as its client likes.
     pub(crate) fn is_long_running(&self) -> bool {
         self.verb == "watch"
-            || self.is_resource && matches!(self.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log")
+            || self.is_resource
+                && matches!(self.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log")
     }
 }
 
@@ -134,7 +135,12 @@ mod tests {
             let info = RequestInfo::parse(&method.parse().unwrap(), path, &Query::parse(query));
             let found = format!(
                 "{} {}/{} {} {} {}",
-                info.verb, info.group, info.version, info.namespace, info.attributes("").full_resource(), info.name
+                info.verb,
+                info.group,
+                info.version,
+                info.namespace,
+                info.attributes("").full_resource(),
+                info.name
             );
             assert_eq!(found, expected, "{method} {url}");
         }

@@ -91,6 +91,11 @@ impl ApiServer {
         &self.pki.ca.certificate_pem
     }
 
+    /// Sizes of the store.
+    pub fn store_stats(&self) -> isopod_store::Stats {
+        self.store.stats()
+    }
+
     /// A token for a service account, without asking anybody: for components that start before they can ask.
     ///
     /// # Errors

@@ -11,8 +11,15 @@ use serde_json::{Map, Value, json};
 use crate::edit::Part;
 
 /// Fields of `metadata` that only the server writes.
-const SYSTEM_FIELDS: [&str; 7] =
-    ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink", "managedFields"];
+const SYSTEM_FIELDS: [&str; 7] = [
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "selfLink",
+    "managedFields",
+];
 
 /// A time as Kubernetes writes them: RFC 3339 in UTC, whole seconds.
 pub(crate) fn time_text(time: Timestamp) -> String {
@@ -73,7 +80,10 @@ pub(crate) fn prepare_update(kind: &Kind, part: Part, new: Value, old: &Value) -
     restore_system_fields(&mut merged, old);
     initial::keep_allocated(kind, &mut merged, old);
     initial::reforce(kind, &mut merged);
-    if kind.flags.generation && !matches!(part, Part::Status | Part::Binding) && validate::generation_changed(&merged, old) {
+    if kind.flags.generation
+        && !matches!(part, Part::Status | Part::Binding)
+        && validate::generation_changed(&merged, old)
+    {
         bump_generation(&mut merged);
     }
     merged
@@ -112,7 +122,8 @@ fn status_of(kind: &Kind, new: Value, old: &Value) -> Value {
     let mut merged = old.clone();
     take(&mut merged, &new, "status");
     take(&mut merged, &new, "metadata");
-    let kept: &[&str] = if kind.is("apps", "deployments") { &["ownerReferences", "labels"] } else { &["ownerReferences"] };
+    let kept: &[&str] =
+        if kind.is("apps", "deployments") { &["ownerReferences", "labels"] } else { &["ownerReferences"] };
     if let (Some(metadata), Some(previous)) = (merged["metadata"].as_object_mut(), old["metadata"].as_object()) {
         for field in kept {
             match previous.get(*field) {
@@ -170,7 +181,8 @@ fn finalizers(object: &Value) -> &[Value] {
 /// The object was waiting for finalizers only, and there are none left: the write that removed the last one deletes.
 pub(crate) fn is_finished(kind: &Kind, object: &Value) -> bool {
     let grace_over = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0;
-    let held = kind.is("", "namespaces") && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+    let held =
+        kind.is("", "namespaces") && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
     is_deleting(object) && grace_over && !held && finalizers(object).is_empty()
 }
 

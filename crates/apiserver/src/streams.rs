@@ -66,7 +66,12 @@ impl Placed {
     /// The container that is meant: the one named, or the only one.
     fn container(&self, asked: Option<&str>) -> Result<String, Status> {
         let names = |list: &str| -> Vec<&str> {
-            self.pod["spec"][list].as_array().into_iter().flatten().map(|container| text(container, &["name"])).collect()
+            self.pod["spec"][list]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|container| text(container, &["name"]))
+                .collect()
         };
         let (main, init, debug) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
         let pod = meta(&self.pod, "name");
@@ -76,7 +81,11 @@ impl Placed {
             (None, [only]) if init.is_empty() || debug.is_empty() => Ok((*only).to_owned()),
             (None, _) => {
                 let choices = format!("choose one of: [{}]", main.join(" "));
-                let or = if init.is_empty() { String::new() } else { format!(" or one of the init containers: [{}]", init.join(" ")) };
+                let or = if init.is_empty() {
+                    String::new()
+                } else {
+                    format!(" or one of the init containers: [{}]", init.join(" "))
+                };
                 Err(Status::bad_request(format!("a container name must be specified for pod {pod}, {choices}{or}")))
             }
         }

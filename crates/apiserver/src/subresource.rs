@@ -26,7 +26,10 @@ pub(crate) async fn answer(context: &Context, body: bytes::Bytes) -> Result<Resp
         "token" => tokens::answer(context, &body).await,
         other => Err(Status::new(
             Reason::MethodNotAllowed,
-            format!("the subresource {other:?} of {} is not supported by this server yet", context.kind.resource_text()),
+            format!(
+                "the subresource {other:?} of {} is not supported by this server yet",
+                context.kind.resource_text()
+            ),
         )),
     }
 }
@@ -114,10 +117,12 @@ fn scale_of(context: &Context, object: &Value) -> Value {
 fn selector_text(selector: &Value, plain: bool) -> String {
     let labels = if plain { selector } else { &selector["matchLabels"] };
     let equal = labels.as_object().into_iter().flatten();
-    let mut terms: Vec<String> = equal.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let mut terms: Vec<String> =
+        equal.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
     for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
         let key = text(expression, &["key"]);
-        let values: Vec<&str> = expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let values: Vec<&str> =
+            expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         terms.push(match text(expression, &["operator"]) {
             "In" => format!("{key} in ({})", values.join(",")),
             "NotIn" => format!("{key} notin ({})", values.join(",")),

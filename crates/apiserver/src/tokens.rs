@@ -71,7 +71,8 @@ impl Tokens {
     pub(crate) fn new(pki: &Pki, config: &Config) -> Result<Self, OpenError> {
         let unusable = |why: String| OpenError::Certificate { path: "sa.key".into(), why };
         let key = KeyPair::from_pem(&pki.token_key_pem).map_err(|error| unusable(error.to_string()))?;
-        let signing = EncodingKey::from_ec_pem(pki.token_key_pem.as_bytes()).map_err(|error| unusable(error.to_string()))?;
+        let signing =
+            EncodingKey::from_ec_pem(pki.token_key_pem.as_bytes()).map_err(|error| unusable(error.to_string()))?;
         // An uncompressed point: 4, then the two coordinates of 32 bytes.
         let raw = key.der_bytes();
         let [4, coordinates @ ..] = raw else { return Err(unusable("it is no P-256 key".into())) };
@@ -79,7 +80,8 @@ impl Tokens {
             return Err(unusable("it is no P-256 key".into()));
         };
         let point = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-        let verifying = DecodingKey::from_ec_components(&point.0, &point.1).map_err(|error| unusable(error.to_string()))?;
+        let verifying =
+            DecodingKey::from_ec_components(&point.0, &point.1).map_err(|error| unusable(error.to_string()))?;
         let key_id = URL_SAFE_NO_PAD.encode(Sha256::digest(raw));
         Ok(Self { signing, verifying, key_id, issuer: config.issuer.clone(), point })
     }
@@ -101,7 +103,13 @@ impl Tokens {
     ///
     /// # Errors
     /// 404 when there is no such account.
-    pub(crate) fn for_account(&self, server: &ApiServer, namespace: &str, name: &str, seconds: i64) -> Result<String, Status> {
+    pub(crate) fn for_account(
+        &self,
+        server: &ApiServer,
+        namespace: &str,
+        name: &str,
+        seconds: i64,
+    ) -> Result<String, Status> {
         let missing = || Status::new(isopod_schema::Reason::NotFound, format!("serviceaccounts {name:?} not found"));
         let account = reference(server, "serviceaccounts", namespace, name).ok_or_else(missing)?;
         let bound = Bound { namespace: namespace.into(), serviceaccount: account, ..Bound::default() };
@@ -129,7 +137,12 @@ impl Tokens {
     ///
     /// # Errors
     /// Why it is not accepted.
-    pub(crate) fn check(&self, server: &ApiServer, token: &str, audiences: &[&str]) -> Result<(UserInfo, Vec<String>), String> {
+    pub(crate) fn check(
+        &self,
+        server: &ApiServer,
+        token: &str,
+        audiences: &[&str],
+    ) -> Result<(UserInfo, Vec<String>), String> {
         let claims = self.claims(server, token)?;
         let own = [self.issuer.as_str()];
         let wanted = if audiences.is_empty() { &own } else { audiences };
@@ -176,7 +189,8 @@ fn extra(claims: &Claims) -> BTreeMap<String, Vec<String>> {
 }
 
 fn stored(server: &ApiServer, resource: &str, namespace: &str, name: &str) -> Option<Value> {
-    let key = if namespace.is_empty() { format!("{resource}/{name}") } else { format!("{resource}/{namespace}/{name}") };
+    let key =
+        if namespace.is_empty() { format!("{resource}/{name}") } else { format!("{resource}/{namespace}/{name}") };
     codec::decode(&server.store.get(&key)?.value).ok()
 }
 
@@ -273,7 +287,10 @@ fn bind(context: &Context, bound: &mut Bound, wanted: &Value) -> Result<(), Stat
         return Err(Status::conflict(context.kind, &context.info.name, &text));
     }
     if kind == "Pod" && text(&object, &["spec", "serviceAccountName"]) != context.info.name {
-        let text = format!("cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.", context.info.name);
+        let text = format!(
+            "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+            context.info.name
+        );
         return Err(Status::bad_request(text));
     }
     let reference = Some(Reference { name: name.into(), uid: actual.into() });
@@ -281,7 +298,8 @@ fn bind(context: &Context, bound: &mut Bound, wanted: &Value) -> Result<(), Stat
         "Pod" => {
             let node = text(&object, &["spec", "nodeName"]);
             bound.node = (!node.is_empty()).then(|| {
-                self::reference(&context.server, "nodes", "", node).unwrap_or(Reference { name: node.into(), uid: String::new() })
+                self::reference(&context.server, "nodes", "", node)
+                    .unwrap_or(Reference { name: node.into(), uid: String::new() })
             });
             bound.pod = reference;
         }

@@ -52,7 +52,8 @@ async fn expire_events(server: &ApiServer) {
 }
 
 fn is_old(entry: &Entry, now: Timestamp) -> bool {
-    codec::decode(&entry.value).is_ok_and(|event| last_seen(&event).is_some_and(|seen| now.as_second() - seen.as_second() > EVENT_SECONDS))
+    codec::decode(&entry.value)
+        .is_ok_and(|event| last_seen(&event).is_some_and(|seen| now.as_second() - seen.as_second() > EVENT_SECONDS))
 }
 
 fn last_seen(event: &Value) -> Option<Timestamp> {

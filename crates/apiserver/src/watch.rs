@@ -107,7 +107,9 @@ impl Stream {
     fn open(context: &Context, selection: Selection, start: Start) -> Result<Result<Self, WatchError>, Status> {
         let store = &context.server.store;
         let prefix = match context.info.name.as_str() {
-            name if !name.is_empty() && (!context.kind.namespaced || !context.namespace().is_empty()) => context.key(name),
+            name if !name.is_empty() && (!context.kind.namespaced || !context.namespace().is_empty()) => {
+                context.key(name)
+            }
             _ => read::prefix(context, &selection),
         };
         let (initial, from, end_mark) = match start {

@@ -91,9 +91,11 @@ const BASIC_USER: [RuleText; 2] = [
     "authentication.k8s.io | selfsubjectreviews | create",
 ];
 
-const DISCOVERY_PATHS: &str = "/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/";
+const DISCOVERY_PATHS: &str =
+    "/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/";
 const PUBLIC_PATHS: &str = "/healthz /livez /readyz /version /version/";
-const ISSUER_PATHS: &str = "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/";
+const ISSUER_PATHS: &str =
+    "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/";
 
 /// Role and the subjects it is given to: `Group:NAME` or `User:NAME`.
 const BINDINGS: [(&str, &str); 8] = [
@@ -119,7 +121,13 @@ pub(super) fn all() -> Vec<Value> {
         ("system:public-info-viewer", vec![path_rule(PUBLIC_PATHS, "get")]),
         ("system:service-account-issuer-discovery", vec![path_rule(ISSUER_PATHS, "get")]),
         ("system:node", NODE.into_iter().map(rule).collect()),
-        ("system:auth-delegator", vec![rule("authentication.k8s.io | tokenreviews | create"), rule("authorization.k8s.io | subjectaccessreviews | create")]),
+        (
+            "system:auth-delegator",
+            vec![
+                rule("authentication.k8s.io | tokenreviews | create"),
+                rule("authorization.k8s.io | subjectaccessreviews | create"),
+            ],
+        ),
         ("system:isopod:controllers", CONTROLLERS.into_iter().map(rule).collect()),
         ("system:isopod:host-agent", HOST_AGENT.into_iter().map(rule).collect()),
     ];

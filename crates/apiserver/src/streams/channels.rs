@@ -116,7 +116,13 @@ async fn send(
     protocol: Protocol,
     request: &ExecRequest,
 ) -> bool {
-    let first = if request.stdout { STDOUT } else if request.stderr { STDERR } else { ERROR };
+    let first = if request.stdout {
+        STDOUT
+    } else if request.stderr {
+        STDERR
+    } else {
+        ERROR
+    };
     let mut next = protocol.message(first, b"");
     loop {
         if sink.send(next).await.is_err() {

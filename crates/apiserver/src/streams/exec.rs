@@ -98,7 +98,9 @@ impl End {
                 "metadata": {}, "status": "Failure", "message": text, "reason": "NonZeroExitCode",
                 "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
             }),
-            Self::Failed(_) => json!({"metadata": {}, "status": "Failure", "message": text, "reason": "InternalError", "code": 500}),
+            Self::Failed(_) => {
+                json!({"metadata": {}, "status": "Failure", "message": text, "reason": "InternalError", "code": 500})
+            }
         }
     }
 

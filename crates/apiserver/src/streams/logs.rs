@@ -70,7 +70,11 @@ fn has_started(pod: &Value, container: &str) -> Result<(), Status> {
     let all = lists.iter().flat_map(|list| pod["status"][*list].as_array().into_iter().flatten());
     let status = all.into_iter().find(|status| text(status, &["name"]) == container);
     let Some(status) = status else {
-        return if pod["status"]["phase"] == "Pending" { Err(waiting(pod, container, "ContainerCreating")) } else { Ok(()) };
+        return if pod["status"]["phase"] == "Pending" {
+            Err(waiting(pod, container, "ContainerCreating"))
+        } else {
+            Ok(())
+        };
     };
     let has_run = status["restartCount"].as_i64().unwrap_or(0) > 0 || status["lastState"]["terminated"].is_object();
     match status["state"]["waiting"].as_object() {

@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::Placed;
 use super::spdy::{Session, Stream};
 use super::upgrade::{self, Kind, WebSocket, goodbye};
-use super::Placed;
 use crate::body::RequestBody;
 use crate::context::Context;
 use crate::kubelets::{Duplex, Kubelets, PortForwardRequest, Target};
@@ -51,7 +51,9 @@ pub(super) async fn answer(context: &Context, request: Request<RequestBody>) -> 
     let placed = Placed::find(context)?;
     if placed.pod["status"]["phase"] != "Running" {
         let phase = placed.pod["status"]["phase"].as_str().unwrap_or("Unknown");
-        return Err(Status::bad_request(format!("unable to forward port because pod is not running. Current status={phase}")));
+        return Err(Status::bad_request(format!(
+            "unable to forward port because pod is not running. Current status={phase}"
+        )));
     }
     let destination =
         Destination { kubelets: Arc::clone(context.server.kubelets()?), target: placed.target(""), node: placed.node };
@@ -103,16 +105,21 @@ async fn pairs(connection: impl AsyncRead + AsyncWrite + Send + 'static, destina
         while connections.try_join_next().is_some() {}
         let header = |name: &str| stream.headers.get(name).cloned().unwrap_or_default();
         let (kind, id, port) = (header("streamtype"), header("requestid"), header("port").parse().unwrap_or(0));
-        let pair = half_open.entry(id.clone()).or_default();
+        let mut pair = half_open.remove(&id).unwrap_or_default();
         match kind.as_str() {
             "error" => pair.error = Some(stream),
             "data" => pair.data = Some(stream),
             other => tracing::debug!(other, "a port-forward stream of an unknown type is ignored"),
         }
-        if let Some(Pair { error: Some(error), data: Some(data) }) = half_open.get_mut(&id).map(std::mem::take) {
-            half_open.remove(&id);
-            connections.spawn(forward(error, data, port, destination.clone()));
-        } else if half_open.len() > HALF_OPEN_MAX {
+        match pair {
+            Pair { error: Some(error), data: Some(data) } => {
+                connections.spawn(forward(error, data, port, destination.clone()));
+            }
+            half => {
+                half_open.insert(id, half);
+            }
+        }
+        if half_open.len() > HALF_OPEN_MAX {
             tracing::debug!("a client opens port-forward streams without their partners");
             return;
         }
@@ -198,7 +205,10 @@ async fn channels(socket: WebSocket, ports: Vec<u16>, destination: Destination) 
                 Message::Close(_) => return,
                 _ => continue,
             };
-            let input = bytes.first().filter(|channel| *channel % 2 == 0).and_then(|channel| inputs.get(usize::from(channel / 2)));
+            let input = bytes
+                .first()
+                .filter(|channel| *channel % 2 == 0)
+                .and_then(|channel| inputs.get(usize::from(channel / 2)));
             if let Some(input) = input {
                 let _ = input.send(bytes.slice(1..)).await;
             }

@@ -16,7 +16,12 @@ use crate::kubelets::{ExecInput, ExecRequest, ExecSession};
 const RESIZE_BYTES_MAX: usize = 4 << 10;
 
 /// Carries a session until the command has ended or the client has gone.
-pub(super) async fn run(connection: TokioIo<Upgraded>, session: ExecSession, version: &'static str, request: ExecRequest) {
+pub(super) async fn run(
+    connection: TokioIo<Upgraded>,
+    session: ExecSession,
+    version: &'static str,
+    request: ExecRequest,
+) {
     let mut spdy = Session::start(connection);
     let wanted = wanted(version, &request);
     let Ok(Some(streams)) = tokio::time::timeout(OPEN_TIMEOUT, collect(&mut spdy, &wanted)).await else {
@@ -30,7 +35,13 @@ pub(super) async fn run(connection: TokioIo<Upgraded>, session: ExecSession, ver
 
 fn wanted(version: &str, request: &ExecRequest) -> Vec<&'static str> {
     let sized = request.tty && matches!(version, "v3.channel.k8s.io" | "v4.channel.k8s.io");
-    let all = [("error", true), ("stdin", request.stdin), ("stdout", request.stdout), ("stderr", request.stderr), ("resize", sized)];
+    let all = [
+        ("error", true),
+        ("stdin", request.stdin),
+        ("stdout", request.stdout),
+        ("stderr", request.stderr),
+        ("resize", sized),
+    ];
     all.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| name).collect()
 }
 

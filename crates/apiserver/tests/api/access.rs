@@ -55,9 +55,7 @@ async fn nobody_grants_more_than_they_have() {
     let cluster = Cluster::new().await;
     grant(&cluster, "admin", "admin").await;
     let admin = cluster.user(UserInfo::new("admin", [""; 0]));
-    let role = |resource: &str, verb: &str| {
-        json!({"metadata": {"name": format!("{resource}-{verb}")}, "rules": [{"apiGroups": [""], "resources": [resource], "verbs": [verb]}]})
-    };
+    let role = |resource: &str, verb: &str| json!({"metadata": {"name": format!("{resource}-{verb}")}, "rules": [{"apiGroups": [""], "resources": [resource], "verbs": [verb]}]});
     let roles = "POST /apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
     for (resource, verb, code) in [("configmaps", "get", 201), ("nodes", "get", 403), ("configmaps", "*", 403)] {
         let answer = admin.ask(roles, &[], &role(resource, verb).to_string()).await;
@@ -92,7 +90,9 @@ async fn reviews_answer() {
     assert_eq!(review["status"]["allowed"], true);
     let me = view.ok("POST /apis/authentication.k8s.io/v1/selfsubjectreviews", json!({})).await;
     assert_eq!(me["status"]["userInfo"], json!({"username": "view", "groups": ["team", "system:authenticated"]}));
-    let rules = view.ok("POST /apis/authorization.k8s.io/v1/selfsubjectrulesreviews", json!({"spec": {"namespace": "default"}})).await;
+    let rules = view
+        .ok("POST /apis/authorization.k8s.io/v1/selfsubjectrulesreviews", json!({"spec": {"namespace": "default"}}))
+        .await;
     assert!(rules["status"]["resourceRules"].as_array().unwrap().len() > 5);
     let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     assert_eq!(view.ask(path, &table, &asked("get", "pods").to_string()).await.code, 406);

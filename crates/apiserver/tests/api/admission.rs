@@ -14,7 +14,10 @@ async fn pods_follow_fargate_profiles() {
     cluster.create("isopod.dev/v1alpha1/fargateprofiles", "", profile).await;
     let web = cluster.create("pods", "default", pod("web")).await;
     assert_eq!(web["metadata"]["labels"]["eks.amazonaws.com/fargate-profile"], "fp-web");
-    assert_eq!((&web["spec"]["schedulerName"], &web["spec"]["priority"]), (&json!("fargate-scheduler"), &json!(2_000_001_000)));
+    assert_eq!(
+        (&web["spec"]["schedulerName"], &web["spec"]["priority"]),
+        (&json!("fargate-scheduler"), &json!(2_000_001_000))
+    );
     let other = cluster.create("pods", "default", pod("other")).await;
     assert_eq!((&other["spec"]["schedulerName"], &other["spec"]["priority"]), (&json!("default-scheduler"), &json!(0)));
     assert_eq!(other["spec"]["serviceAccountName"], "default");
@@ -26,7 +29,11 @@ async fn pods_follow_fargate_profiles() {
 async fn pods_that_are_not_admitted() {
     let cluster = Cluster::new().await;
     let table = [
-        ("kube-public", json!({}), "error looking up service account kube-public/default: serviceaccount \"default\" not found"),
+        (
+            "kube-public",
+            json!({}),
+            "error looking up service account kube-public/default: serviceaccount \"default\" not found",
+        ),
         ("default", json!({"priorityClassName": "none"}), "no PriorityClass with name none was found"),
     ];
     for (namespace, spec, part) in table {

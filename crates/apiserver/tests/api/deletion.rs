@@ -35,7 +35,11 @@ async fn pods_are_given_time() {
     ] {
         let deleted = cluster.ok(&format!("DELETE {POD}"), options.clone()).await;
         let metadata = &deleted["metadata"];
-        assert_eq!((&metadata["deletionGracePeriodSeconds"], &metadata["deletionTimestamp"]), (&json!(grace), &json!(time)), "{options}");
+        assert_eq!(
+            (&metadata["deletionGracePeriodSeconds"], &metadata["deletionTimestamp"]),
+            (&json!(grace), &json!(time)),
+            "{options}"
+        );
         assert_eq!(metadata["generation"], 2);
     }
     cluster.ok(&format!("DELETE {POD}"), json!({"gracePeriodSeconds": 0})).await;
@@ -56,7 +60,12 @@ async fn finalizers_hold_an_object() {
     assert_eq!(marked["metadata"]["deletionTimestamp"], "2026-01-01T00:00:00Z");
     let again = cluster.ok(&format!("DELETE {path}"), Value::Null).await;
     assert_eq!(again["metadata"]["resourceVersion"], marked["metadata"]["resourceVersion"]);
-    let (code, message) = cluster.refused(&format!("PATCH {path}"), json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}})).await;
+    let (code, message) = cluster
+        .refused(
+            &format!("PATCH {path}"),
+            json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}}),
+        )
+        .await;
     assert_eq!((code, message.contains("no new finalizers can be added")), (422, true), "{message}");
     let (code, message) = cluster.refused(&format!("POST {CONFIG_MAPS}"), config_map("x")).await;
     assert_eq!((code, message.starts_with("object is being deleted: ")), (409, true), "{message}");
@@ -105,7 +114,8 @@ async fn collections_are_deleted_by_selection() {
     for name in ["a", "b", "c"] {
         cluster.create("pods", "default", pod(name)).await;
     }
-    let deleted = cluster.ok("DELETE /api/v1/namespaces/default/pods?labelSelector=app%20in%20(a,c)", Value::Null).await;
+    let deleted =
+        cluster.ok("DELETE /api/v1/namespaces/default/pods?labelSelector=app%20in%20(a,c)", Value::Null).await;
     assert_eq!((&deleted["kind"], deleted["items"].as_array().unwrap().len()), (&json!("PodList"), 2));
     let left = cluster.ok("GET /api/v1/pods", Value::Null).await;
     assert_eq!(left["items"][0]["metadata"]["name"], "b");
@@ -115,7 +125,10 @@ async fn collections_are_deleted_by_selection() {
 async fn namespaces_end_when_they_are_finalized() {
     let cluster = Cluster::new().await;
     let created = cluster.create("namespaces", "", json!({"metadata": {"name": "n"}})).await;
-    assert_eq!((&created["status"]["phase"], &created["spec"]["finalizers"]), (&json!("Active"), &json!(["kubernetes"])));
+    assert_eq!(
+        (&created["status"]["phase"], &created["spec"]["finalizers"]),
+        (&json!("Active"), &json!(["kubernetes"]))
+    );
     assert_eq!(created["metadata"]["labels"]["kubernetes.io/metadata.name"], "n");
     let mut ending = cluster.ok("DELETE /api/v1/namespaces/n", Value::Null).await;
     assert_eq!(ending["status"]["phase"], "Terminating");

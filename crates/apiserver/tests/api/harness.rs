@@ -83,7 +83,12 @@ impl Cluster {
     pub async fn ok(&self, line: &str, body: Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let answer = self.ask(line, &patch_header(line), &body).await;
-        assert!(StatusCode::from_u16(answer.code).unwrap().is_success(), "{line} answered {}: {}", answer.code, answer.text);
+        assert!(
+            StatusCode::from_u16(answer.code).unwrap().is_success(),
+            "{line} answered {}: {}",
+            answer.code,
+            answer.text
+        );
         answer.json()
     }
 

@@ -72,7 +72,10 @@ async fn an_object_in_every_form() {
     assert_eq!(table["kind"], "Table");
     assert_eq!(table["rows"][0]["cells"][0], "x");
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
-    let metadata = cluster.ask(&path, &[("accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")], "").await.json();
+    let metadata = cluster
+        .ask(&path, &[("accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")], "")
+        .await
+        .json();
     assert_eq!((&metadata["kind"], &metadata["metadata"]), (&json!("PartialObjectMetadata"), &created["metadata"]));
     let yaml = cluster.ask(&path, &[("accept", "application/yaml")], "").await;
     assert!(yaml.text.contains("key: value"), "{}", yaml.text);
@@ -80,7 +83,10 @@ async fn an_object_in_every_form() {
     assert!(pretty.text.contains("\n  \"kind\""), "{}", pretty.text);
     let refused = cluster.ask(&path, &[("accept", "text/html")], "").await;
     assert_eq!(refused.code, 406);
-    assert_eq!(cluster.refused(&format!("GET {CONFIG_MAPS}/none"), Value::Null).await, (404, "configmaps \"none\" not found".into()));
+    assert_eq!(
+        cluster.refused(&format!("GET {CONFIG_MAPS}/none"), Value::Null).await,
+        (404, "configmaps \"none\" not found".into())
+    );
 }
 
 #[tokio::test]
@@ -95,7 +101,9 @@ async fn lists_are_paged_at_one_revision() {
     loop {
         let page = cluster.ok(&url, Value::Null).await;
         assert_eq!((&page["kind"], &page["apiVersion"]), (&json!("ConfigMapList"), &json!("v1")));
-        names.extend(page["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()));
+        names.extend(
+            page["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()),
+        );
         versions.push(page["metadata"]["resourceVersion"].clone());
         let Some(token) = page["metadata"]["continue"].as_str() else { break };
         assert_eq!(page["metadata"]["remainingItemCount"], 5 - names.len());
@@ -148,7 +156,11 @@ async fn what_lists_refuse() {
     }
     tokio::time::pause();
     let (code, message) = cluster.refused(&format!("GET {CONFIG_MAPS}?resourceVersion=99999"), Value::Null).await;
-    assert_eq!((code, message.starts_with("Timeout: Too large resource version: 99999, current: ")), (504, true), "{message}");
+    assert_eq!(
+        (code, message.starts_with("Timeout: Too large resource version: 99999, current: ")),
+        (504, true),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -157,7 +169,9 @@ async fn selectors_choose() {
     for name in ["a", "b", "c"] {
         cluster.create("pods", "default", pod(name)).await;
     }
-    cluster.ok("POST /api/v1/namespaces/default/pods/b/binding", json!({"target": {"kind": "Node", "name": "n1"}})).await;
+    cluster
+        .ok("POST /api/v1/namespaces/default/pods/b/binding", json!({"target": {"kind": "Node", "name": "n1"}}))
+        .await;
     let table = [
         ("labelSelector=app%3Da", "a"),
         ("labelSelector=app%20in%20(a,c)", "a c"),
@@ -171,7 +185,12 @@ async fn selectors_choose() {
     for (query, expected) in table {
         for path in [collection("pods", "default"), collection("pods", "")] {
             let list = cluster.ok(&format!("GET {path}?{query}"), Value::Null).await;
-            let names: Vec<&str> = list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect();
+            let names: Vec<&str> = list["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|item| item["metadata"]["name"].as_str().unwrap())
+                .collect();
             assert_eq!(names.join(" "), expected, "{path}?{query}");
         }
     }

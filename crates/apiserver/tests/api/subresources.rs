@@ -20,7 +20,10 @@ async fn scale_is_a_view_of_the_object() {
     assert_eq!(scaled["spec"]["replicas"], 5);
     assert_eq!(cluster.refused(&format!("PUT {SCALE}"), scale).await.0, 409);
     assert_eq!(cluster.refused(&format!("PATCH {SCALE}"), json!({"spec": {"replicas": -1}})).await.0, 422);
-    assert_eq!(cluster.ok(&format!("PATCH {SCALE}"), json!({"spec": {"replicas": 0}})).await["spec"], json!({"replicas": 0}));
+    assert_eq!(
+        cluster.ok(&format!("PATCH {SCALE}"), json!({"spec": {"replicas": 0}})).await["spec"],
+        json!({"replicas": 0})
+    );
 }
 
 #[tokio::test]
@@ -43,7 +46,10 @@ async fn a_pod_is_bound_once() {
     assert_eq!((answer.code, &answer.json()["status"]), (201, &json!("Success")));
     let bound = cluster.ok(&format!("GET {POD}"), Value::Null).await;
     assert_eq!((&bound["spec"]["nodeName"], &bound["metadata"]["annotations"]["a"]), (&json!("n"), &json!("b")));
-    assert_eq!((&bound["status"]["conditions"][0]["type"], &bound["status"]["conditions"][0]["status"]), (&json!("PodScheduled"), &json!("True")));
+    assert_eq!(
+        (&bound["status"]["conditions"][0]["type"], &bound["status"]["conditions"][0]["status"]),
+        (&json!("PodScheduled"), &json!("True"))
+    );
     assert_eq!(bound["metadata"]["generation"], created["metadata"]["generation"]);
     let (code, message) = cluster.refused(&format!("POST {POD}/binding"), binding("m")).await;
     assert_eq!((code, message.contains("pod p is already assigned to node \"n\"")), (409, true), "{message}");
@@ -54,8 +60,12 @@ async fn status_is_written_apart() {
     let cluster = Cluster::new().await;
     cluster.create("pods", "default", pod("p")).await;
     let line = format!("PATCH {POD}/status");
-    let patched = cluster.ok(&line, json!({"status": {"phase": "Running"}, "spec": {"activeDeadlineSeconds": 9}})).await;
-    assert_eq!((&patched["status"]["phase"], &patched["spec"]["activeDeadlineSeconds"]), (&json!("Running"), &Value::Null));
+    let patched =
+        cluster.ok(&line, json!({"status": {"phase": "Running"}, "spec": {"activeDeadlineSeconds": 9}})).await;
+    assert_eq!(
+        (&patched["status"]["phase"], &patched["spec"]["activeDeadlineSeconds"]),
+        (&json!("Running"), &Value::Null)
+    );
     let mut whole = patched.clone();
     whole["status"]["phase"] = "Failed".into();
     assert_eq!(cluster.ok(&format!("PUT {POD}"), whole.clone()).await["status"]["phase"], "Running");
@@ -68,7 +78,8 @@ async fn status_is_written_apart() {
 async fn evictions_ask_the_budget() {
     let cluster = Cluster::new().await;
     let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
-    let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "p"}}}});
+    let budget =
+        json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "p"}}}});
     cluster.create("policy/v1/poddisruptionbudgets", "default", budget).await;
     cluster.create("pods", "default", pod("p")).await;
     cluster.ok(&format!("POST {POD}/binding"), json!({"target": {"name": "n"}})).await;
@@ -91,14 +102,18 @@ async fn services_get_addresses_and_keep_them() {
     let address = plain["spec"]["clusterIP"].as_str().unwrap().to_owned();
     assert!(address.starts_with("10.100."), "{address}");
     assert_eq!((&plain["spec"]["clusterIPs"], &plain["spec"]["type"]), (&json!([address]), &json!("ClusterIP")));
-    let headless = cluster.create("services", "default", service("h", json!({"clusterIP": "None", "ports": ports}))).await;
+    let headless =
+        cluster.create("services", "default", service("h", json!({"clusterIP": "None", "ports": ports}))).await;
     assert_eq!(headless["spec"]["clusterIP"], "None");
     let node = cluster.create("services", "default", service("n", json!({"type": "NodePort", "ports": ports}))).await;
     assert_eq!(node["spec"]["ports"][0]["nodePort"], 30_000);
     let table = [
         (json!({"clusterIP": address, "ports": ports}), "provided IP is already allocated"),
         (json!({"clusterIP": "10.0.0.1", "ports": ports}), "is not in the valid range"),
-        (json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30_000}]}), "provided port is already allocated"),
+        (
+            json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30_000}]}),
+            "provided port is already allocated",
+        ),
         (json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}), "not in the valid range"),
     ];
     for (spec, part) in table {
@@ -115,7 +130,8 @@ async fn tokens_are_bound() {
     let cluster = Cluster::new().await;
     cluster.create("pods", "default", pod("p")).await;
     let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
-    let bound = json!({"spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}, "expirationSeconds": 600}});
+    let bound =
+        json!({"spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}, "expirationSeconds": 600}});
     let answer = cluster.ok(&format!("POST {path}"), bound).await;
     assert_eq!(answer["status"]["expirationTimestamp"], "2026-01-01T00:10:00Z");
     let token = answer["status"]["token"].as_str().unwrap().to_owned();
@@ -124,7 +140,10 @@ async fn tokens_are_bound() {
         cluster.ok("POST /apis/authentication.k8s.io/v1/tokenreviews", body).await["status"].clone()
     };
     let status = review().await;
-    assert_eq!((&status["authenticated"], &status["user"]["username"]), (&json!(true), &json!("system:serviceaccount:default:default")));
+    assert_eq!(
+        (&status["authenticated"], &status["user"]["username"]),
+        (&json!(true), &json!("system:serviceaccount:default:default"))
+    );
     assert_eq!(status["user"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["p"]));
     cluster.ok(&format!("DELETE {POD}"), Value::Null).await;
     assert_eq!(review().await["authenticated"], Value::Null, "the pod is gone");

@@ -56,7 +56,8 @@ async fn events_follow_a_list_without_a_gap() {
     cluster.create("configmaps", "default", config_map("before")).await;
     let list = cluster.ok(&format!("GET {CONFIG_MAPS}"), Value::Null).await;
     let created = cluster.create("configmaps", "default", config_map("x")).await;
-    let mut watch = Watch::start(&cluster, &format!("{CONFIG_MAPS}?watch=true&resourceVersion={}", version(&list))).await;
+    let mut watch =
+        Watch::start(&cluster, &format!("{CONFIG_MAPS}?watch=true&resourceVersion={}", version(&list))).await;
     assert_eq!(watch.next().await.unwrap(), json!({"type": "ADDED", "object": created}));
     let changed = cluster.ok(&format!("PATCH {CONFIG_MAPS}/x"), json!({"data": {"key": "new"}})).await;
     assert_eq!(watch.next().await.unwrap(), json!({"type": "MODIFIED", "object": changed}));
@@ -112,7 +113,8 @@ async fn objects_enter_and_leave_a_selection() {
     assert_eq!(labelled.line().await, "ADDED p");
     cluster.ok("POST /api/v1/namespaces/default/pods/p/binding", json!({"target": {"name": "n1"}})).await;
     assert_eq!([on_node.line().await, labelled.line().await], ["ADDED p", "MODIFIED p"]);
-    let relabelled = cluster.ok("PATCH /api/v1/namespaces/default/pods/p", json!({"metadata": {"labels": {"app": "q"}}})).await;
+    let relabelled =
+        cluster.ok("PATCH /api/v1/namespaces/default/pods/p", json!({"metadata": {"labels": {"app": "q"}}})).await;
     assert_eq!(on_node.line().await, "MODIFIED p");
     let left = labelled.next().await.unwrap();
     assert_eq!((&left["type"], &left["object"]["metadata"]["labels"]["app"]), (&json!("DELETED"), &json!("p")));
@@ -124,7 +126,8 @@ async fn bookmarks_come_and_the_watch_ends_in_time() {
     let cluster = Cluster::new().await;
     let list = cluster.ok(&format!("GET {CONFIG_MAPS}"), Value::Null).await;
     tokio::time::pause();
-    let url = format!("{CONFIG_MAPS}?watch=1&allowWatchBookmarks=true&timeoutSeconds=90&resourceVersion={}", version(&list));
+    let url =
+        format!("{CONFIG_MAPS}?watch=1&allowWatchBookmarks=true&timeoutSeconds=90&resourceVersion={}", version(&list));
     let mut watch = Watch::start(&cluster, &url).await;
     let other = cluster.create("secrets", "default", json!({"metadata": {"name": "s"}})).await;
     for _ in 0..2 {
@@ -145,7 +148,10 @@ async fn an_old_version_is_answered_with_one_error() {
     }
     let mut watch = Watch::start(&cluster, &format!("{CONFIG_MAPS}?watch=1&resourceVersion=1")).await;
     let error = watch.next().await.unwrap();
-    assert_eq!((&error["type"], &error["object"]["code"], &error["object"]["reason"]), (&json!("ERROR"), &json!(410), &json!("Expired")));
+    assert_eq!(
+        (&error["type"], &error["object"]["code"], &error["object"]["reason"]),
+        (&json!("ERROR"), &json!(410), &json!("Expired"))
+    );
     assert_eq!(watch.next().await, None);
 }
 

@@ -16,7 +16,10 @@ async fn a_created_object_has_its_system_fields() {
     asked["metadata"]["generation"] = 7.into();
     let created = cluster.create("configmaps", "default", asked).await;
     let metadata = &created["metadata"];
-    assert_eq!((&metadata["creationTimestamp"], &metadata["namespace"]), (&json!("2026-01-01T00:00:00Z"), &json!("default")));
+    assert_eq!(
+        (&metadata["creationTimestamp"], &metadata["namespace"]),
+        (&json!("2026-01-01T00:00:00Z"), &json!("default"))
+    );
     assert_eq!((metadata["uid"].as_str().unwrap().len(), &metadata["generation"]), (36, &Value::Null));
     assert!(metadata["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap() > 0);
     let deployment = cluster.create("apps/v1/deployments", "default", deployment("d", 2)).await;
@@ -44,7 +47,12 @@ async fn what_create_refuses() {
         ("", with("name", json!("")), 422, "name or generateName is required"),
         ("", json!({"kind": "Secret", "metadata": {"name": "x"}}), 400, "Secret"),
         ("", json!({"metadata": {"name": "x"}, "data": {"a": 1}}), 400, "cannot be handled as a ConfigMap"),
-        ("?fieldValidation=Strict", json!({"metadata": {"name": "x"}, "dato": {}}), 400, "strict decoding error: unknown field \"dato\""),
+        (
+            "?fieldValidation=Strict",
+            json!({"metadata": {"name": "x"}, "dato": {}}),
+            400,
+            "strict decoding error: unknown field \"dato\"",
+        ),
         ("?fieldValidation=Some", config_map("x"), 400, "invalid fieldValidation"),
         ("?dryRun=Some", config_map("x"), 400, "invalid dryRun"),
     ];
@@ -61,8 +69,14 @@ async fn what_create_refuses() {
     assert_eq!(odd.code, 415);
     let warned = cluster.ask(&format!("POST {CONFIG_MAPS}"), &[], r#"{"metadata":{"name":"w"},"dato":{}}"#).await;
     assert_eq!((warned.code, warned.headers["warning"].to_str().unwrap()), (201, r#"299 - "unknown field \"dato\"""#));
-    let yaml = cluster.ask(&format!("POST {CONFIG_MAPS}"), &[("content-type", "application/yaml")], "metadata:\n  name: y\ndata: {a: b}\n").await;
-    assert_eq!((yaml.code, &yaml.json()["data"]["a"]), (201, &json!("b")));
+    let yaml = cluster
+        .ask(
+            &format!("POST {CONFIG_MAPS}"),
+            &[("content-type", "application/yaml")],
+            "metadata:\n  name: from-yaml\ndata: {a: b}\n",
+        )
+        .await;
+    assert_eq!((yaml.code, &yaml.json()["data"]["a"]), (201, &json!("b")), "{}", yaml.text);
 }
 
 #[tokio::test]
@@ -118,12 +132,34 @@ async fn patches_of_all_kinds() {
         (merge, r#"{"spec":{"replicas":3}}"#.to_owned(), 200, "/spec/replicas", json!(3)),
         (merge, r#"{"metadata":{"labels":{"a":"b"}}}"#.to_owned(), 200, "/metadata/labels/a", json!("b")),
         (merge, r#"{"metadata":{"labels":null}}"#.to_owned(), 200, "/metadata/labels", Value::Null),
-        (json_patch, r#"[{"op":"replace","path":"/spec/replicas","value":4}]"#.to_owned(), 200, "/spec/replicas", json!(4)),
-        (json_patch, r#"[{"op":"test","path":"/spec/replicas","value":9}]"#.to_owned(), 422, "/spec/replicas", json!(4)),
-        (strategic, format!(r#"{{"spec":{{"template":{{"spec":{{"containers":{}}}}}}}}}"#, container("busybox")), 200,
-            "/spec/template/spec/containers/0/image", json!("busybox")),
-        (strategic, r#"{"spec":{"template":{"spec":{"containers":[{"name":"side","image":"busybox"}]}}}}"#.to_owned(), 200,
-            "/spec/template/spec/containers/1/image", json!("busybox")),
+        (
+            json_patch,
+            r#"[{"op":"replace","path":"/spec/replicas","value":4}]"#.to_owned(),
+            200,
+            "/spec/replicas",
+            json!(4),
+        ),
+        (
+            json_patch,
+            r#"[{"op":"test","path":"/spec/replicas","value":9}]"#.to_owned(),
+            422,
+            "/spec/replicas",
+            json!(4),
+        ),
+        (
+            strategic,
+            format!(r#"{{"spec":{{"template":{{"spec":{{"containers":{}}}}}}}}}"#, container("busybox")),
+            200,
+            "/spec/template/spec/containers/0/image",
+            json!("busybox"),
+        ),
+        (
+            strategic,
+            r#"{"spec":{"template":{"spec":{"containers":[{"name":"side","image":"busybox"}]}}}}"#.to_owned(),
+            200,
+            "/spec/template/spec/containers/1/image",
+            json!("busybox"),
+        ),
         (merge, r#"{"spec":{"replicas":"x"}}"#.to_owned(), 422, "/spec/replicas", json!(4)),
         (merge, r#"{"spec":{"selector":{"matchLabels":{"app":"other"}}}}"#.to_owned(), 422, "/spec/replicas", json!(4)),
         (merge, r#"{"metadata":{"name":"other"}}"#.to_owned(), 400, "/metadata/name", json!("d")),
@@ -189,11 +225,16 @@ async fn events_have_two_faces() {
     });
     let created = cluster.create("events.k8s.io/v1/events", "default", event).await;
     assert_eq!((&created["apiVersion"], &created["note"]), (&json!("events.k8s.io/v1"), &json!("It runs")));
-    let core = cluster.ok("GET /api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dp", Value::Null).await;
+    let core =
+        cluster.ok("GET /api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dp", Value::Null).await;
     let core = &core["items"][0];
-    assert_eq!((&core["apiVersion"], &core["message"], &core["involvedObject"]["name"]), (&json!("v1"), &json!("It runs"), &json!("p")));
+    assert_eq!(
+        (&core["apiVersion"], &core["message"], &core["involvedObject"]["name"]),
+        (&json!("v1"), &json!("It runs"), &json!("p"))
+    );
     let line = "PATCH /apis/events.k8s.io/v1/namespaces/default/events/e";
-    let patched = cluster.ok(line, json!({"series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z"}})).await;
+    let patched =
+        cluster.ok(line, json!({"series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z"}})).await;
     assert_eq!((&patched["series"]["count"], &patched["note"]), (&json!(2), &json!("It runs")));
     let list = cluster.ok("GET /apis/events.k8s.io/v1/events", Value::Null).await;
     assert_eq!((&list["kind"], &list["items"][0]["regarding"]["name"]), (&json!("EventList"), &json!("p")));

@@ -23,13 +23,37 @@ const HEADERS: u16 = 8;
 /// One frame. Header blocks are still compressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
-    Data { stream: u32, fin: bool, data: Bytes },
-    SynStream { stream: u32, fin: bool, block: Bytes },
-    SynReply { stream: u32, fin: bool, block: Bytes },
-    Headers { stream: u32, fin: bool, block: Bytes },
-    Reset { stream: u32, status: u32 },
-    Ping { id: u32 },
-    GoAway { last_stream: u32, status: u32 },
+    Data {
+        stream: u32,
+        fin: bool,
+        data: Bytes,
+    },
+    SynStream {
+        stream: u32,
+        fin: bool,
+        block: Bytes,
+    },
+    SynReply {
+        stream: u32,
+        fin: bool,
+        block: Bytes,
+    },
+    Headers {
+        stream: u32,
+        fin: bool,
+        block: Bytes,
+    },
+    Reset {
+        stream: u32,
+        status: u32,
+    },
+    Ping {
+        id: u32,
+    },
+    GoAway {
+        last_stream: u32,
+        status: u32,
+    },
     /// SETTINGS, WINDOW_UPDATE and kinds that do not exist: nothing is done about them.
     Ignored,
 }

@@ -1,0 +1,8 @@
+//! The network door with real clients: TLS, kubectl, WebSocket and SPDY streams against a fake node agent.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod kubectl;
+mod node;
+mod serving;
+mod site;
+mod streams;

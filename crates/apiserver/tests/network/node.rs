@@ -1,0 +1,88 @@
+//! A node agent that runs nothing: its commands are these few words, its ports answer in upper case.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use isopod_apiserver::{
+    Duplex, ExecInput, ExecOutput, ExecRequest, ExecSession, Kubelets, LogRequest, PortForwardRequest, Status,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+pub struct FakeNode;
+
+#[async_trait]
+impl Kubelets for FakeNode {
+    async fn logs(&self, node: &str, request: LogRequest) -> Result<mpsc::Receiver<Result<Bytes, String>>, Status> {
+        let (chunks, receiver) = mpsc::channel(4);
+        let first = format!("{node} {}/{}\n", request.target.pod, request.target.container);
+        let lines: Vec<String> = std::iter::once(first).chain((1..=3).map(|line| format!("line {line}\n"))).collect();
+        let skip = request.tail_lines.map_or(0, |tail| lines.len().saturating_sub(tail as usize));
+        tokio::spawn(async move {
+            for line in lines.into_iter().skip(skip) {
+                let _ = chunks.send(Ok(line.into())).await;
+            }
+        });
+        Ok(receiver)
+    }
+
+    async fn exec(&self, _node: &str, request: ExecRequest) -> Result<ExecSession, Status> {
+        if request.command.first().is_some_and(|command| command == "refused") {
+            return Err(Status::bad_request("the container does not run"));
+        }
+        let (input, mut inputs) = mpsc::channel(4);
+        let (output, outputs) = mpsc::channel(4);
+        tokio::spawn(async move {
+            let end = run(request, &mut inputs, &output).await;
+            let _ = output.send(end).await;
+        });
+        Ok(ExecSession { input, output: outputs })
+    }
+
+    async fn port_forward(&self, _node: &str, request: PortForwardRequest) -> Result<Box<dyn Duplex>, Status> {
+        if request.port != 80 {
+            return Err(Status::bad_request(format!("nothing listens on port {}", request.port)));
+        }
+        let (near, mut far) = tokio::io::duplex(1 << 10);
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            while let Ok(read) = far.read(&mut buffer).await
+                && read > 0
+                && far.write_all(&buffer[..read].to_ascii_uppercase()).await.is_ok()
+            {}
+        });
+        Ok(Box::new(near))
+    }
+}
+
+/// `echo WORDS`, `fail CODE`, `cat`, `size`, `both`; attach says hello.
+async fn run(
+    request: ExecRequest,
+    inputs: &mut mpsc::Receiver<ExecInput>,
+    output: &mpsc::Sender<ExecOutput>,
+) -> ExecOutput {
+    let out = async |text: String| {
+        let _ = output.send(ExecOutput::Stdout(text.into())).await;
+    };
+    let words: Vec<&str> = request.command.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] => out(format!("attached to {}\n", request.target.container)).await,
+        ["echo", rest @ ..] => out(format!("{}\n", rest.join(" "))).await,
+        ["fail", code] => return ExecOutput::Exited { code: code.parse().unwrap() },
+        ["both"] => {
+            out("to stdout\n".into()).await;
+            let _ = output.send(ExecOutput::Stderr("to stderr\n".into())).await;
+        }
+        ["cat"] => {
+            while let Some(ExecInput::Stdin(bytes)) = inputs.recv().await {
+                let _ = output.send(ExecOutput::Stdout(bytes)).await;
+            }
+        }
+        ["size"] => {
+            if let Some(ExecInput::Resize { columns, rows }) = inputs.recv().await {
+                out(format!("{columns}x{rows}\n")).await;
+            }
+        }
+        other => return ExecOutput::Failed(format!("there is no command {other:?}")),
+    }
+    ExecOutput::Exited { code: 0 }
+}
