@@ -98,7 +98,9 @@ pub fn object(kind: &Kind, format: Format, bytes: &[u8]) -> Result<Decoded, Stat
     };
     let mut decoded = decoded.map_err(|error| match untyped(format, bytes) {
         // The wrong kind explains a wrong field better than the field does.
-        Ok(document) => check_kind(kind, &document).err().unwrap_or_else(|| cannot_be_handled(kind, &error.to_string())),
+        Ok(document) => {
+            check_kind(kind, &document).err().unwrap_or_else(|| cannot_be_handled(kind, &error.to_string()))
+        }
         Err(error) => cannot_be_handled(kind, &error.to_string()),
     })?;
     complete(kind, &mut decoded.value)?;

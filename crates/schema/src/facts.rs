@@ -125,6 +125,8 @@ pub struct Field {
     pub list_map_keys: Vec<String>,
     /// The map or struct below is replaced whole by server-side apply.
     pub atomic: bool,
+    /// Server-side apply looks inside although the type of the field is atomic elsewhere.
+    pub granular: bool,
     /// How strategic merge patch treats it; none when the field has no annotation.
     pub patch_strategy: Option<PatchStrategy>,
     /// Key by which strategic merge patch matches list items.
@@ -148,6 +150,7 @@ impl Field {
             list_type_declared: false,
             list_map_keys: Vec::new(),
             atomic: false,
+            granular: false,
             patch_strategy: None,
             merge_key: None,
             default: None,

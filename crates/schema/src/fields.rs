@@ -21,7 +21,8 @@ pub fn unsupported_text(label: &str) -> String {
 
 /// All field labels of an object with their values; absent fields are empty texts.
 pub fn selectable(kind: &Kind, object: &Value) -> BTreeMap<String, String> {
-    let mut fields = BTreeMap::from([("metadata.name".to_owned(), walk::text(object, &["metadata", "name"]).to_owned())]);
+    let mut fields =
+        BTreeMap::from([("metadata.name".to_owned(), walk::text(object, &["metadata", "name"]).to_owned())]);
     if kind.namespaced {
         fields.insert("metadata.namespace".into(), walk::text(object, &["metadata", "namespace"]).to_owned());
     }

@@ -19,6 +19,10 @@ use crate::table::{Kind, Table};
 /// Version in the documents' heads.
 const VERSION: &str = "v1.36.0";
 
+/// Content type of [`Documents::v2_protobuf`]. Clients ask for it with `v2@v1.0` in place of `v2.v1.0`, but kubectl 1.20
+/// refuses an answer that is labelled so.
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// Which OpenAPI is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dialect {
@@ -71,7 +75,11 @@ impl Document {
 
 /// `api/v1` or `apis/group/version`.
 fn key(kind: &Kind) -> String {
-    if kind.group.is_empty() { format!("api/{}", kind.version) } else { format!("apis/{}/{}", kind.group, kind.version) }
+    if kind.group.is_empty() {
+        format!("api/{}", kind.version)
+    } else {
+        format!("apis/{}/{}", kind.group, kind.version)
+    }
 }
 
 impl Documents {
@@ -80,6 +88,11 @@ impl Documents {
         let keys: BTreeSet<String> = table.kinds().map(key).collect();
         let groups = keys.into_iter().map(|key| (key, OnceLock::new())).collect();
         Self { table, index: OnceLock::new(), groups, v2_json: OnceLock::new(), v2_protobuf: OnceLock::new() }
+    }
+
+    /// Keys of the v3 documents, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.groups.keys().map(String::as_str)
     }
 
     /// `/openapi/v3`: the index as JSON.
@@ -110,7 +123,7 @@ impl Documents {
         self.v2_json.get_or_init(|| Document::json(&v2_document(self.table))).clone()
     }
 
-    /// `/openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`.
+    /// `/openapi/v2` as [`V2_PROTOBUF`].
     pub fn v2_protobuf(&self) -> Document {
         self.v2_protobuf.get_or_init(|| Document::new(gnostic::document(&v2_document(self.table)))).clone()
     }

@@ -46,7 +46,8 @@ impl From<PatchError> for Status {
 /// # Errors
 /// A malformed patch, or an operation that failed.
 pub fn json_patch(document: &Value, patch: &Value) -> Result<Value, PatchError> {
-    let operations = patch.as_array().ok_or_else(|| PatchError::Malformed("a JSON patch is a list of operations".into()))?;
+    let operations =
+        patch.as_array().ok_or_else(|| PatchError::Malformed("a JSON patch is a list of operations".into()))?;
     if operations.len() > MAX_JSON_PATCH_OPERATIONS {
         return Err(PatchError::TooManyOperations(operations.len()));
     }

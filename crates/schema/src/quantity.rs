@@ -4,8 +4,7 @@
 //! becomes `1Gi`), because what was stored is what clients read and compare.
 
 /// What upstream says of a text that is no quantity.
-pub const INVALID: &str =
-    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+pub const INVALID: &str = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
 const NANO: i128 = 1_000_000_000;
 /// Larger amounts are cut to this.

@@ -264,9 +264,9 @@ impl<'a> Parser<'a> {
 
     fn number(&mut self, key: &str) -> Result<i64, SelectorError> {
         let text = self.value();
-        text.parse().or_else(|_| {
+        text.parse().map_err(|_| {
             let rule = "for 'Gt', 'Lt' operators, the value must be an integer";
-            Err(SelectorError(format!("values[0][{key}]: Invalid value: {text:?}: {rule}")))
+            SelectorError(format!("values[0][{key}]: Invalid value: {text:?}: {rule}"))
         })
     }
 
@@ -398,7 +398,9 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
         match (character, character == '\\') {
             (_, true) => match characters.next() {
                 Some(escaped @ ('\\' | ',' | '=')) => text.push(escaped),
-                _ => return Err(SelectorError(format!("invalid field selector: invalid escape sequence in {value:?}"))),
+                _ => {
+                    return Err(SelectorError(format!("invalid field selector: invalid escape sequence in {value:?}")));
+                }
             },
             ('=', false) => {
                 return Err(SelectorError(format!("invalid field selector: unescaped character in value: {value:?}")));

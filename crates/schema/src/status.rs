@@ -128,7 +128,8 @@ impl Status {
     }
 
     fn about(reason: Reason, kind: &Kind, name: &str, message: String) -> Self {
-        let details = Details { name: name.into(), group: kind.group.clone(), kind: kind.plural.clone(), ..Details::default() };
+        let details =
+            Details { name: name.into(), group: kind.group.clone(), kind: kind.plural.clone(), ..Details::default() };
         Self { details: Some(Box::new(details)), ..Self::new(reason, message) }
     }
 
@@ -178,11 +179,15 @@ impl Status {
     pub fn invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Self {
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let text = if let [one] = texts.as_slice() { one.clone() } else { format!("[{}]", texts.join(", ")) };
-        let qualified =
-            if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
+        let qualified = if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
         let causes = errors.iter().map(FieldError::to_cause).collect();
-        let details =
-            Details { name: name.into(), group: kind.group.clone(), kind: kind.kind.clone(), causes, ..Details::default() };
+        let details = Details {
+            name: name.into(),
+            group: kind.group.clone(),
+            kind: kind.kind.clone(),
+            causes,
+            ..Details::default()
+        };
         let status = Self::new(Reason::Invalid, format!("{qualified} {name:?} is invalid: {text}"));
         Self { details: Some(Box::new(details)), ..status }
     }
@@ -211,8 +216,7 @@ impl Status {
     pub fn forbidden_resource(group: &str, resource: &str, name: &str, why: &str) -> Self {
         let qualified = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
         let subject = if name.is_empty() { qualified } else { format!("{qualified} {name:?}") };
-        let details =
-            Details { name: name.into(), group: group.into(), kind: resource.into(), ..Details::default() };
+        let details = Details { name: name.into(), group: group.into(), kind: resource.into(), ..Details::default() };
         let status = Self::new(Reason::Forbidden, format!("{subject} is forbidden: {why}"));
         Self { details: Some(Box::new(details)), ..status }
     }
@@ -274,9 +278,7 @@ impl Status {
     /// 504: a resourceVersion from the future.
     pub fn version_too_large(requested: u64, current: u64) -> Self {
         let message = format!("Too large resource version: {requested}, current: {current}");
-        Self::timeout(message)
-            .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
-            .retry_after(1)
+        Self::timeout(message).with_cause("ResourceVersionTooLarge", "Too large resource version", "").retry_after(1)
     }
 
     /// 500 that is worth a retry.
@@ -328,8 +330,13 @@ impl Status {
 
     /// The body of an answer that says that something was done and returns no object (DELETE).
     pub fn success(kind: &Kind, name: &str, uid: &str) -> Value {
-        let details =
-            Details { name: name.into(), group: kind.group.clone(), kind: kind.plural.clone(), uid: uid.into(), ..Details::default() };
+        let details = Details {
+            name: name.into(),
+            group: kind.group.clone(),
+            kind: kind.plural.clone(),
+            uid: uid.into(),
+            ..Details::default()
+        };
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details.to_value()})
     }
 }

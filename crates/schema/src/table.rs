@@ -337,9 +337,15 @@ mod tests {
             "deployments",
             "deployment true deploy true create,delete,deletecollection,get,list,patch,update,watch scale,status",
         );
-        check("customresourcedefinitions", "customresourcedefinition false crd+crds true create,delete,deletecollection,get,list,patch,update,watch status");
+        check(
+            "customresourcedefinitions",
+            "customresourcedefinition false crd+crds true create,delete,deletecollection,get,list,patch,update,watch status",
+        );
         check("tokenreviews", "tokenreview false  false create ");
-        check("fargateprofiles", "fargateprofile false fp true create,delete,deletecollection,get,list,patch,update,watch status");
+        check(
+            "fargateprofiles",
+            "fargateprofile false fp true create,delete,deletecollection,get,list,patch,update,watch status",
+        );
     }
 
     #[test]
@@ -356,11 +362,25 @@ mod tests {
             assert_eq!(found, expected);
         }
         let (container, service) = ("io.k8s.api.core.v1.Container", "io.k8s.api.core.v1.ServiceSpec");
-        check(container, "ports", r#"Map ["containerPort", "protocol"] merge=true key=Some("containerPort") pointer=false proto=Some(([], 6))"#);
+        check(
+            container,
+            "ports",
+            r#"Map ["containerPort", "protocol"] merge=true key=Some("containerPort") pointer=false proto=Some(([], 6))"#,
+        );
         check(service, "selector", "Atomic [] merge=false key=None pointer=false proto=Some(([], 2))");
-        check("io.k8s.api.apps.v1.DeploymentSpec", "replicas", "Atomic [] merge=false key=None pointer=true proto=Some(([], 1))");
-        check("io.k8s.api.core.v1.SecretKeySelector", "name", "Atomic [] merge=false key=None pointer=false proto=Some(([1], 1))");
+        check(
+            "io.k8s.api.apps.v1.DeploymentSpec",
+            "replicas",
+            "Atomic [] merge=false key=None pointer=true proto=Some(([], 1))",
+        );
+        check(
+            "io.k8s.api.core.v1.SecretKeySelector",
+            "name",
+            "Atomic [] merge=false key=None pointer=false proto=Some(([1], 1))",
+        );
         let selector = Table::builtin().types().named(service).and_then(|ty| ty.field("selector"));
         assert!(selector.is_some_and(|field| field.atomic));
+        let volume = Table::builtin().types().named("io.k8s.api.core.v1.PersistentVolumeSpec");
+        assert!(volume.and_then(|ty| ty.field("claimRef")).is_some_and(|field| field.granular));
     }
 }

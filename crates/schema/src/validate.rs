@@ -234,7 +234,9 @@ fn rules(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut Errors) 
         },
         ("", "services") => service::check(object, old, errors),
         ("", "configmaps" | "secrets") => config::check(kind, object, old, errors),
-        ("", "replicationcontrollers" | "podtemplates") | ("apps" | "batch", _) => workload::check(kind, object, old, errors),
+        ("", "replicationcontrollers" | "podtemplates") | ("apps" | "batch", _) => {
+            workload::check(kind, object, old, errors)
+        }
         ("", "nodes") => config::node(object, errors),
         ("", "persistentvolumeclaims" | "resourcequotas" | "limitranges") => config::resources(kind, object, errors),
         ("rbac.authorization.k8s.io", _) => rbac::check(kind, object, errors),

@@ -67,13 +67,18 @@ fn fields(name: &str) -> Fields {
             ("terminationGracePeriodSeconds", N(30)),
             ("securityContext", E),
         ],
-        "core.v1.Container" | "core.v1.EphemeralContainer" => {
-            &[("terminationMessagePath", S("/dev/termination-log")), ("terminationMessagePolicy", S("File")), ("resources", E)]
-        }
+        "core.v1.Container" | "core.v1.EphemeralContainer" => &[
+            ("terminationMessagePath", S("/dev/termination-log")),
+            ("terminationMessagePolicy", S("File")),
+            ("resources", E),
+        ],
         "core.v1.ContainerPort" | "core.v1.EndpointPort" | "networking.v1.NetworkPolicyPort" => TCP,
-        "core.v1.Probe" => {
-            &[("timeoutSeconds", N(1)), ("periodSeconds", N(10)), ("successThreshold", N(1)), ("failureThreshold", N(3))]
-        }
+        "core.v1.Probe" => &[
+            ("timeoutSeconds", N(1)),
+            ("periodSeconds", N(10)),
+            ("successThreshold", N(1)),
+            ("failureThreshold", N(3)),
+        ],
         "core.v1.HTTPGetAction" => &[("path", S("/")), ("scheme", S("HTTP"))],
         "core.v1.GRPCAction" => &[("service", S(""))],
         "core.v1.ObjectFieldSelector" => FIELD_REF,
@@ -93,7 +98,9 @@ fn fields(name: &str) -> Fields {
         "core.v1.PersistentVolumeClaimSpec" => &[("volumeMode", S("Filesystem"))],
         "core.v1.PersistentVolumeClaim" => &[("status", E)],
         "core.v1.PersistentVolumeClaimStatus" => &[("phase", S("Pending"))],
-        "core.v1.PersistentVolumeSpec" => &[("persistentVolumeReclaimPolicy", S("Retain")), ("volumeMode", S("Filesystem"))],
+        "core.v1.PersistentVolumeSpec" => {
+            &[("persistentVolumeReclaimPolicy", S("Retain")), ("volumeMode", S("Filesystem"))]
+        }
         "core.v1.PersistentVolume" => &[("status", E)],
         "core.v1.PersistentVolumeStatus" => &[("phase", S("Pending"))],
         _ => other_fields(name),
@@ -110,7 +117,9 @@ fn other_fields(name: &str) -> Fields {
             &[("replicas", N(1)), ("podManagementPolicy", S("OrderedReady")), ("revisionHistoryLimit", N(10))]
         }
         "apps.v1.DaemonSetSpec" => &[("revisionHistoryLimit", N(10))],
-        "batch.v1.JobSpec" => &[("completionMode", S("NonIndexed")), ("suspend", B(false)), ("manualSelector", B(false))],
+        "batch.v1.JobSpec" => {
+            &[("completionMode", S("NonIndexed")), ("suspend", B(false)), ("manualSelector", B(false))]
+        }
         "batch.v1.PodFailurePolicyOnPodConditionsPattern" => &[("status", S("True"))],
         "batch.v1.CronJobSpec" => &[
             ("concurrencyPolicy", S("Allow")),
@@ -132,9 +141,8 @@ fn other_fields(name: &str) -> Fields {
         "admissionregistration.v1.ServiceReference" => SERVICE_PORT_443,
         "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ServiceReference"
         | "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.ServiceReference" => SERVICE_PORT_443,
-        "admissionregistration.v1.ValidatingAdmissionPolicySpec" | "admissionregistration.v1.MutatingAdmissionPolicySpec" => {
-            FAILURE_POLICY
-        }
+        "admissionregistration.v1.ValidatingAdmissionPolicySpec"
+        | "admissionregistration.v1.MutatingAdmissionPolicySpec" => FAILURE_POLICY,
         "admissionregistration.v1.MatchResources" => {
             &[("matchPolicy", S("Equivalent")), ("namespaceSelector", E), ("objectSelector", E)]
         }
@@ -154,7 +162,9 @@ fn other_fields(name: &str) -> Fields {
             &[("nominalConcurrencyShares", N(30)), ("lendablePercent", N(0))]
         }
         "flowcontrol.v1.QueuingConfiguration" => &[("queues", N(64)), ("handSize", N(8)), ("queueLengthLimit", N(50))],
-        "flowcontrol.v1.ExemptPriorityLevelConfiguration" => &[("nominalConcurrencyShares", N(0)), ("lendablePercent", N(0))],
+        "flowcontrol.v1.ExemptPriorityLevelConfiguration" => {
+            &[("nominalConcurrencyShares", N(0)), ("lendablePercent", N(0))]
+        }
         _ => &[],
     }
 }

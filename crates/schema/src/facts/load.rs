@@ -48,7 +48,8 @@ struct RawField<'a> {
 /// The committed types. Panics when the data file is not what `cargo xtask schema` wrote: a test loads it.
 pub(crate) fn builtin_types() -> TypeSet {
     let bytes = zstd::decode_all(DATA).expect("the committed data file is zstd");
-    let document: Document<'_> = serde_json::from_slice(&bytes).expect("the committed data file has the generator's form");
+    let document: Document<'_> =
+        serde_json::from_slice(&bytes).expect("the committed data file has the generator's form");
     let enums: Vec<Arc<Enum>> =
         document.enums.into_iter().map(|(name, values)| Arc::new(Enum { name: name.into(), values })).collect();
     let names: Vec<String> = document.types.iter().map(|ty| ty.n.clone()).collect();
@@ -87,6 +88,7 @@ fn field(raw: RawField<'_>, enums: &[Arc<Enum>], schema_props: TypeId) -> Field 
         omit_empty: has('o'),
         required: has('r'),
         atomic: has('a'),
+        granular: has('g'),
         proto,
         values: raw.e.map(|at| enums[at].clone()),
         list_type,

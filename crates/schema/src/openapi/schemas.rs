@@ -74,7 +74,8 @@ impl<'a> Builder<'a> {
             map.insert("description".into(), text.into());
         }
         map.insert("type".into(), "object".into());
-        let required: Vec<&str> = ty.fields.iter().filter(|field| field.required).map(|field| field.name.as_str()).collect();
+        let required: Vec<&str> =
+            ty.fields.iter().filter(|field| field.required).map(|field| field.name.as_str()).collect();
         if !required.is_empty() {
             map.insert("required".into(), required.into());
         }
@@ -97,7 +98,9 @@ impl<'a> Builder<'a> {
         let mut value = match name {
             QUANTITY if v3 => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
             QUANTITY => json!({"type": "string"}),
-            INT_OR_STRING if v3 => json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}),
+            INT_OR_STRING if v3 => {
+                json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
+            }
             INT_OR_STRING => json!({"type": "string", "format": "int-or-string"}),
             TIME | MICRO_TIME => json!({"type": "string", "format": "date-time"}),
             RAW_EXTENSION | FIELDS_V1 => json!({"type": "object"}),
@@ -179,8 +182,8 @@ fn extensions(field: &Field, map: &mut Map<String, Value>) {
             put("list-map-keys", field.list_map_keys.clone().into());
         }
     }
-    if field.atomic {
-        put("map-type", "atomic".into());
+    if field.atomic || field.granular {
+        put("map-type", if field.atomic { "atomic" } else { "granular" }.into());
     }
     if let Some(key) = &field.merge_key {
         put("patch-merge-key", key.as_str().into());

@@ -127,7 +127,9 @@ fn merge_field(scope: Scope<'_>, target: &mut Object, key: &str, change: &Value)
         (Some(Value::Object(current)), Value::Object(patch)) if !scope.strategy.replace => {
             merge_object(scope, current, patch)?;
         }
-        (Some(Value::Array(current)), Value::Array(patch)) if scope.strategy.merge => merge_list(scope, current, patch)?,
+        (Some(Value::Array(current)), Value::Array(patch)) if scope.strategy.merge => {
+            merge_list(scope, current, patch)?
+        }
         (None, Value::Array(patch)) if scope.strategy.merge => {
             let mut fresh = Vec::new();
             merge_list(scope, &mut fresh, patch)?;
@@ -206,7 +208,8 @@ fn merge_item(scope: Scope<'_>, key: &str, target: &mut Vec<Value>, item: &Value
 }
 
 fn delete_primitives(target: &mut Object, list: &str, values: &Value) -> Result<(), PatchError> {
-    let values = values.as_array().ok_or_else(|| directive_error(format!("{DELETE_PRIMITIVES}{list} is not a list")))?;
+    let values =
+        values.as_array().ok_or_else(|| directive_error(format!("{DELETE_PRIMITIVES}{list} is not a list")))?;
     if let Some(Value::Array(current)) = target.get_mut(list) {
         current.retain(|value| !values.contains(value));
     }
@@ -228,5 +231,9 @@ fn check_order(scope: Scope<'_>, list: &Value, wanted: &Value) -> Result<(), Pat
     if order::is_in_order(&plain, wanted, scope.merge_key) {
         return Ok(());
     }
-    Err(directive_error(format!("the order in patch list:\n{} doesn't match $setElementOrder list:\n{}", Value::from(list.clone()), Value::from(wanted.clone()))))
+    Err(directive_error(format!(
+        "the order in patch list:\n{} doesn't match $setElementOrder list:\n{}",
+        Value::from(list.clone()),
+        Value::from(wanted.clone())
+    )))
 }

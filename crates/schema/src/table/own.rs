@@ -120,14 +120,18 @@ pub(super) fn add_types(set: &mut TypeSet) -> Vec<(String, &'static str, &'stati
         set.types.push(ty(name, fields, Vec::new()));
     }
     for (kind, text, has_status) in KINDS {
-        prose.push((format!("{PREFIX}{kind}"), "", text));
+        let name = format!("{PREFIX}{kind}");
+        prose.extend([(name.clone(), "metadata", "Standard metadata."), (name.clone(), "spec", "What is wanted.")]);
+        prose.extend(has_status.then(|| (name.clone(), "status", "What is.")));
+        prose.push((name, "", text));
         add_kind(set, kind, has_status);
     }
     prose
 }
 
 fn add_kind(set: &mut TypeSet, kind: &str, has_status: bool) {
-    let mut fields = vec![plain("metadata", reference(set, OBJECT_META)), plain("spec", own(set, &format!("{kind}Spec")))];
+    let mut fields =
+        vec![plain("metadata", reference(set, OBJECT_META)), plain("spec", own(set, &format!("{kind}Spec")))];
     if has_status {
         fields.push(plain("status", own(set, &format!("{kind}Status"))));
     }

@@ -23,6 +23,7 @@ pub(super) struct Row {
 }
 
 #[rustfmt::skip]
+#[expect(clippy::too_many_arguments, reason = "the columns of one table")]
 const fn r(
     api: (&'static str, &'static str), plural: &'static str, kind: &'static str, scope: &'static str,
     short: &'static str, categories: &'static str, subresources: &'static str, verbs: &'static str, columns: &'static str,

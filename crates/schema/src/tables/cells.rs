@@ -35,9 +35,10 @@ impl<'a> Context<'a> {
             ("networking.k8s.io" | "discovery.k8s.io", _) => network::cell(self, column),
             ("isopod.dev", _) => own::cell(self, column),
             ("rbac.authorization.k8s.io", _) => rbac::cell(self, column),
-            ("apiregistration.k8s.io" | "certificates.k8s.io" | "flowcontrol.apiserver.k8s.io" | "resource.k8s.io", _) => {
-                rbac::condition_cell(self, column)
-            }
+            (
+                "apiregistration.k8s.io" | "certificates.k8s.io" | "flowcontrol.apiserver.k8s.io" | "resource.k8s.io",
+                _,
+            ) => rbac::condition_cell(self, column),
             _ => None,
         };
         cell.or_else(|| self.path_cell(column))
@@ -97,7 +98,9 @@ impl<'a> Context<'a> {
                 items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",").into()
             }
             Some(Value::Array(items)) => items.len().into(),
-            Some(Value::Object(map)) => map.get("name").or_else(|| map.get("kind")).cloned().unwrap_or_else(|| NONE.into()),
+            Some(Value::Object(map)) => {
+                map.get("name").or_else(|| map.get("kind")).cloned().unwrap_or_else(|| NONE.into())
+            }
             Some(scalar) => scalar.clone(),
         })
     }

@@ -140,7 +140,8 @@ pub(super) fn event(context: &Context<'_>, column: &str) -> Option<Value> {
     };
     let first = pick("firstTimestamp", "deprecatedFirstTimestamp");
     let last = pick("lastTimestamp", "deprecatedLastTimestamp");
-    let when = |moment: &str| age::since(if moment.is_empty() { context.text("eventTime") } else { moment }, context.now);
+    let when =
+        |moment: &str| age::since(if moment.is_empty() { context.text("eventTime") } else { moment }, context.now);
     Some(match column {
         "Last Seen" => event_last_seen(context, last, first),
         "Type" => context.text("type").into(),

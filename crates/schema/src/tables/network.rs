@@ -103,8 +103,11 @@ pub(super) fn cell(context: &Context<'_>, column: &str) -> Option<Value> {
         ("endpointslices", "AddressType") => context.text("addressType").into(),
         ("endpointslices", "Ports") => slice_ports(context).into(),
         ("endpointslices", "Endpoints") => {
-            let addresses: Vec<String> =
-                context.items("endpoints").iter().flat_map(|endpoint| texts(walk::items(endpoint, &["addresses"]))).collect();
+            let addresses: Vec<String> = context
+                .items("endpoints")
+                .iter()
+                .flat_map(|endpoint| texts(walk::items(endpoint, &["addresses"])))
+                .collect();
             if addresses.is_empty() { UNSET.into() } else { shortened(&addresses, ",").into() }
         }
         _ => return None,

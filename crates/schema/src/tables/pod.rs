@@ -66,8 +66,13 @@ impl Summary {
             "" => walk::text(pod, &["status", "phase"]),
             reason => reason,
         };
-        let mut summary =
-            Self { reason: reason.into(), ready: 0, total: containers + sidecars, restarts: 0, last_restart: String::new() };
+        let mut summary = Self {
+            reason: reason.into(),
+            ready: 0,
+            total: containers + sidecars,
+            restarts: 0,
+            last_restart: String::new(),
+        };
         if condition(pod, "PodScheduled").is_some_and(|found| walk::text(found, &["reason"]) == "SchedulingGated") {
             summary.reason = "SchedulingGated".into();
         }

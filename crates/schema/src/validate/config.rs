@@ -125,7 +125,8 @@ pub(super) fn node(object: &Value, errors: &mut Errors) {
         if text(taint, "effect").is_empty() {
             errors.push(FieldError::required(format!("{path}.effect"), ""));
         }
-        let same = |other: &&Value| text(other, "key") == text(taint, "key") && text(other, "effect") == text(taint, "effect");
+        let same =
+            |other: &&Value| text(other, "key") == text(taint, "key") && text(other, "effect") == text(taint, "effect");
         if taints[..at].iter().any(|other| same(&other)) {
             errors.push(FieldError::duplicate(path, taint.clone()));
         }

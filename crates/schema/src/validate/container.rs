@@ -35,7 +35,11 @@ pub(super) fn check(container: &Value, path: &str, class: Class, pod: &Pod<'_>, 
     match text("image") {
         "" => errors.push(FieldError::required(format!("{path}.image"), "")),
         image if image.trim() != image => {
-            errors.push(FieldError::invalid(format!("{path}.image"), image, "must not have leading or trailing whitespace"));
+            errors.push(FieldError::invalid(
+                format!("{path}.image"),
+                image,
+                "must not have leading or trailing whitespace",
+            ));
         }
         _ => {}
     }
@@ -125,14 +129,19 @@ fn environment(container: &Value, path: &str, errors: &mut Errors) {
         let name = walk::text(variable, &["name"]);
         let printable = name.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=');
         if !printable {
-            let rule = "a valid environment variable name must consist only of printable ASCII characters other than '='";
+            let rule =
+                "a valid environment variable name must consist only of printable ASCII characters other than '='";
             errors.push(FieldError::invalid(format!("{path}.name"), name, rule));
         }
         let Some(source) = variable.get("valueFrom") else { continue };
         let count = SOURCES.iter().filter(|name| source.get(**name).is_some()).count();
         let path = format!("{path}.valueFrom");
         if count != 1 {
-            let wrong = if count == 0 { "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`" } else { "may not have more than one field specified at a time" };
+            let wrong = if count == 0 {
+                "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
+            } else {
+                "may not have more than one field specified at a time"
+            };
             errors.push(FieldError::invalid(path, source.clone(), wrong));
         } else if !walk::text(variable, &["value"]).is_empty() {
             errors.push(FieldError::invalid(path, "", "may not be specified when `value` is not empty"));
@@ -158,7 +167,11 @@ fn mounts(container: &Value, path: &str, pod: &Pod<'_>, errors: &mut Errors) {
             relative_path(walk::text(mount, &[field]), &format!("{path}.{field}"), errors);
         }
         if mount.get("subPath").is_some() && mount.get("subPathExpr").is_some() {
-            errors.push(FieldError::invalid(format!("{path}.subPathExpr"), walk::text(mount, &["subPathExpr"]), "subPathExpr and subPath are mutually exclusive"));
+            errors.push(FieldError::invalid(
+                format!("{path}.subPathExpr"),
+                walk::text(mount, &["subPathExpr"]),
+                "subPathExpr and subPath are mutually exclusive",
+            ));
         }
     }
 }
@@ -192,10 +205,14 @@ pub(super) fn resources(resources: &Value, path: &str, errors: &mut Errors) {
         }
         let (Some(asked), Some(most)) = (parse(request), limit.and_then(parse)) else { continue };
         if is_extended(name) && asked != most {
-            let text = format!("must be equal to {name} limit of {}", limit.and_then(Value::as_str).unwrap_or_default());
+            let text =
+                format!("must be equal to {name} limit of {}", limit.and_then(Value::as_str).unwrap_or_default());
             errors.push(FieldError::invalid(path, request.clone(), text));
         } else if asked > most {
-            let text = format!("must be less than or equal to {name} limit of {}", limit.and_then(Value::as_str).unwrap_or_default());
+            let text = format!(
+                "must be less than or equal to {name} limit of {}",
+                limit.and_then(Value::as_str).unwrap_or_default()
+            );
             errors.push(FieldError::invalid(path, request.clone(), text));
         }
     }
@@ -242,7 +259,8 @@ fn probes(container: &Value, path: &str, class: Class, errors: &mut Errors) {
             continue;
         }
         handler(probe, &path, &HANDLERS, errors);
-        for number in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+        for number in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
+        {
             errors.non_negative(probe, number, &path);
         }
         let successes = probe.get("successThreshold").and_then(Value::as_i64).unwrap_or(1);
@@ -275,7 +293,8 @@ fn handler(holder: &Value, path: &str, kinds: &[&str], errors: &mut Errors) {
         [kind] => one_handler(&holder[**kind], kind, &format!("{path}.{kind}"), errors),
         [_, more @ ..] => {
             for kind in more {
-                errors.push(FieldError::forbidden(format!("{path}.{kind}"), "may not specify more than 1 handler type"));
+                errors
+                    .push(FieldError::forbidden(format!("{path}.{kind}"), "may not specify more than 1 handler type"));
             }
         }
     }
@@ -296,7 +315,9 @@ fn one_handler(handler: &Value, kind: &str, path: &str, errors: &mut Errors) {
                 errors.push(FieldError::required(format!("{path}.path"), ""));
             }
         }
-        "grpc" => in_range(handler.get("port").and_then(Value::as_i64).unwrap_or_default(), format!("{path}.port"), errors),
+        "grpc" => {
+            in_range(handler.get("port").and_then(Value::as_i64).unwrap_or_default(), format!("{path}.port"), errors)
+        }
         _ => {}
     }
 }
@@ -320,7 +341,9 @@ pub(super) fn security_context(context: &Value, path: &str, errors: &mut Errors)
         let localhost = profile.get("localhostProfile").is_some();
         let path = format!("{path}.seccompProfile.localhostProfile");
         match (walk::text(profile, &["type"]), localhost) {
-            ("Localhost", false) => errors.push(FieldError::required(path, "must be set when seccomp type is Localhost")),
+            ("Localhost", false) => {
+                errors.push(FieldError::required(path, "must be set when seccomp type is Localhost"))
+            }
             ("Localhost", true) | (_, false) => {}
             (_, true) => errors.push(FieldError::invalid(path, "", "can only be set when seccomp type is Localhost")),
         }

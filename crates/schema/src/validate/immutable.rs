@@ -15,7 +15,14 @@ const IMMUTABLE: [(&str, &str, &[&str]); 19] = [
     (
         "batch",
         "jobs",
-        &["spec.selector", "spec.completionMode", "spec.podFailurePolicy", "spec.backoffLimitPerIndex", "spec.managedBy", "spec.successPolicy"],
+        &[
+            "spec.selector",
+            "spec.completionMode",
+            "spec.podFailurePolicy",
+            "spec.backoffLimitPerIndex",
+            "spec.managedBy",
+            "spec.successPolicy",
+        ],
     ),
     ("", "secrets", &["type"]),
     ("", "services", &["spec.loadBalancerClass"]),
@@ -92,7 +99,10 @@ pub(super) fn without(value: Option<&Value>, keys: &[&str]) -> Option<Value> {
 fn stateful_set(object: &Value, old: &Value, errors: &mut Errors) {
     if without(object.get("spec"), &STATEFUL_SET_MUTABLE) != without(old.get("spec"), &STATEFUL_SET_MUTABLE) {
         let fields = "'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds'";
-        errors.push(FieldError::forbidden("spec", format!("updates to statefulset spec for fields other than {fields} are forbidden")));
+        errors.push(FieldError::forbidden(
+            "spec",
+            format!("updates to statefulset spec for fields other than {fields} are forbidden"),
+        ));
     }
 }
 
@@ -102,7 +112,8 @@ fn claim(object: &Value, old: &Value, errors: &mut Errors) {
         mutable.push("volumeName");
     }
     if without(object.get("spec"), &mutable) != without(old.get("spec"), &mutable) {
-        let text = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+        let text =
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         errors.push(FieldError::forbidden("spec", text));
     }
 }

@@ -123,8 +123,12 @@ fn name_problems(kind: &Kind, object: &Value, name: &str) -> Vec<String> {
         ("batch", "cronjobs") if name.len() > MAX_CRON_JOB_NAME => {
             vec![format!("must be no more than {MAX_CRON_JOB_NAME} characters")]
         }
-        ("apiextensions.k8s.io", _) => composed(object, name, ["names.plural", "group"], "spec.names.plural+\".\"+spec.group"),
-        ("apiregistration.k8s.io", _) => composed(object, name, ["version", "group"], "`spec.version+\".\"+spec.group`"),
+        ("apiextensions.k8s.io", _) => {
+            composed(object, name, ["names.plural", "group"], "spec.names.plural+\".\"+spec.group")
+        }
+        ("apiregistration.k8s.io", _) => {
+            composed(object, name, ["version", "group"], "`spec.version+\".\"+spec.group`")
+        }
         _ => names::subdomain(name),
     }
 }

@@ -90,7 +90,11 @@ fn lease(object: &Value, errors: &mut Errors) {
 fn ingress(object: &Value, errors: &mut Errors) {
     let rules = walk::items(object, &["spec", "rules"]);
     if rules.is_empty() && walk::at(object, &["spec", "defaultBackend"]).is_none() {
-        errors.push(FieldError::invalid("spec", object["spec"].clone(), "either `defaultBackend` or `rules` must be specified"));
+        errors.push(FieldError::invalid(
+            "spec",
+            object["spec"].clone(),
+            "either `defaultBackend` or `rules` must be specified",
+        ));
     }
     for (at, rule) in rules.iter().enumerate() {
         let host = walk::text(rule, &["host"]);
@@ -122,7 +126,9 @@ fn ingress_path(entry: &Value, path: &str, errors: &mut Errors) {
             let text = "cannot set both resource and service backends";
             errors.push(FieldError::invalid(format!("{path}.backend"), "", text));
         }
-        (false, false) => errors.push(FieldError::required(format!("{path}.backend"), "resource or service backend is required")),
+        (false, false) => {
+            errors.push(FieldError::required(format!("{path}.backend"), "resource or service backend is required"))
+        }
         _ => {}
     }
 }

@@ -12,7 +12,8 @@ pub(super) fn create(pod: &Value, errors: &mut Errors) {
         errors.push(FieldError::forbidden("spec.ephemeralContainers", "cannot be set on create"));
     }
     if !walk::items(spec, &["schedulingGates"]).is_empty() && !walk::text(spec, &["nodeName"]).is_empty() {
-        errors.push(FieldError::forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared"));
+        errors
+            .push(FieldError::forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared"));
     }
 }
 
@@ -28,6 +29,7 @@ pub(super) fn update(pod: &Value, old: &Value, errors: &mut Errors) {
     tolerations(spec, before, errors);
     gates(spec, before, errors);
     containers(spec, before, errors);
+    node_selector(spec, before, errors);
     if errors.list.len() == earlier && masked(spec, before) != masked(before, before) {
         errors.push(FieldError::forbidden("spec", MAY_CHANGE));
     }
@@ -62,6 +64,16 @@ fn masked(spec: &Value, before: &Value) -> Value {
         }
     }
     spec
+}
+
+/// Gated pods may add to their node selector; what it asked for stays.
+fn node_selector(spec: &Value, before: &Value, errors: &mut Errors) {
+    let old = before.get("nodeSelector").and_then(Value::as_object).into_iter().flatten();
+    let kept = old.into_iter().all(|(key, value)| walk::at(spec, &["nodeSelector", key]) == Some(value));
+    if !kept && !walk::items(before, &["schedulingGates"]).is_empty() {
+        let text = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        errors.push(FieldError::invalid("spec.nodeSelector", spec["nodeSelector"].clone(), text));
+    }
 }
 
 fn containers(spec: &Value, before: &Value, errors: &mut Errors) {
@@ -110,7 +122,8 @@ fn gates(spec: &Value, before: &Value, errors: &mut Errors) {
     let old = walk::items(before, &["schedulingGates"]);
     for (at, gate) in walk::items(spec, &["schedulingGates"]).iter().enumerate() {
         if !old.contains(gate) {
-            let text = format!("only deletion is allowed, but found new scheduling gate '{}'", walk::text(gate, &["name"]));
+            let text =
+                format!("only deletion is allowed, but found new scheduling gate '{}'", walk::text(gate, &["name"]));
             errors.push(FieldError::forbidden(format!("spec.schedulingGates[{at}]"), text));
         }
     }
@@ -129,7 +142,8 @@ pub(super) fn update_status(pod: &Value, old: &Value, errors: &mut Errors) {
     };
     for (at, status) in walk::items(pod, &["status", "containerStatuses"]).iter().enumerate() {
         let name = walk::text(status, &["name"]);
-        let before = walk::items(old, &["status", "containerStatuses"]).iter().find(|old| walk::text(old, &["name"]) == name);
+        let before =
+            walk::items(old, &["status", "containerStatuses"]).iter().find(|old| walk::text(old, &["name"]) == name);
         let Some(ended) = before.and_then(|before| walk::at(before, &["state", "terminated"])) else { continue };
         let code = ended.get("exitCode").and_then(Value::as_i64).unwrap_or_default();
         let may_restart = restarts.is_some() && code != 0;

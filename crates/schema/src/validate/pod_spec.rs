@@ -53,10 +53,15 @@ fn host_ports(spec: &Value, path: &str, errors: &mut Errors) {
     let mut taken = BTreeSet::new();
     for (at, container) in walk::items(spec, &["containers"]).iter().enumerate() {
         for (number, port) in walk::items(container, &["ports"]).iter().enumerate() {
-            let Some(host_port) = port.get("hostPort").and_then(Value::as_i64).filter(|port| *port > 0) else { continue };
+            let Some(host_port) = port.get("hostPort").and_then(Value::as_i64).filter(|port| *port > 0) else {
+                continue;
+            };
             let key = format!("{}/{}/{host_port}", walk::text(port, &["protocol"]), walk::text(port, &["hostIP"]));
             if !taken.insert(key) {
-                errors.push(FieldError::duplicate(format!("{path}.containers[{at}].ports[{number}].hostPort"), host_port));
+                errors.push(FieldError::duplicate(
+                    format!("{path}.containers[{at}].ports[{number}].hostPort"),
+                    host_port,
+                ));
             }
         }
     }
@@ -110,8 +115,11 @@ fn node_expression(expression: &Value, path: &str, errors: &mut Errors) {
     }
 }
 
+/// What is wrong with a text.
+type Rule = fn(&str) -> Vec<String>;
+
 fn names_and_addresses(spec: &Value, path: &str, errors: &mut Errors) {
-    let fields: [(&str, fn(&str) -> Vec<String>); 6] = [
+    let fields: [(&str, Rule); 6] = [
         ("nodeName", names::subdomain),
         ("serviceAccountName", names::subdomain),
         ("priorityClassName", names::subdomain),
@@ -199,7 +207,8 @@ fn sysctls(context: &Value, path: &str, errors: &mut Errors) {
     let segment = |part: &str| {
         let ends = [part.bytes().next(), part.bytes().last()];
         let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        ends.iter().all(|end| end.is_some_and(alphanumeric)) && part.bytes().all(|byte| alphanumeric(byte) || b"-_".contains(&byte))
+        ends.iter().all(|end| end.is_some_and(alphanumeric))
+            && part.bytes().all(|byte| alphanumeric(byte) || b"-_".contains(&byte))
     };
     let mut seen = BTreeSet::new();
     for (at, sysctl) in walk::items(context, &["sysctls"]).iter().enumerate() {

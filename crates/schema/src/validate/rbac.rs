@@ -26,11 +26,19 @@ fn rules(object: &Value, namespaced: bool, errors: &mut Errors) {
         if !empty("nonResourceURLs") {
             if namespaced {
                 let text = "namespaced rules cannot apply to non-resource URLs";
-                errors.push(FieldError::invalid(format!("{path}.nonResourceURLs"), rule["nonResourceURLs"].clone(), text));
+                errors.push(FieldError::invalid(
+                    format!("{path}.nonResourceURLs"),
+                    rule["nonResourceURLs"].clone(),
+                    text,
+                ));
             }
             if !empty("apiGroups") || !empty("resources") || !empty("resourceNames") {
                 let text = "rules cannot apply to both regular resources and non-resource URLs";
-                errors.push(FieldError::invalid(format!("{path}.nonResourceURLs"), rule["nonResourceURLs"].clone(), text));
+                errors.push(FieldError::invalid(
+                    format!("{path}.nonResourceURLs"),
+                    rule["nonResourceURLs"].clone(),
+                    text,
+                ));
             }
             continue;
         }
@@ -80,6 +88,8 @@ fn subject(subject: &Value, path: &str, namespaced: bool, errors: &mut Errors) {
             errors.push(FieldError::not_supported(format!("{path}.apiGroup"), text("apiGroup"), &[GROUP]));
         }
         "User" | "Group" | "" => {}
-        other => errors.push(FieldError::not_supported(format!("{path}.kind"), other, &["Group", "ServiceAccount", "User"])),
+        other => {
+            errors.push(FieldError::not_supported(format!("{path}.kind"), other, &["Group", "ServiceAccount", "User"]))
+        }
     }
 }

@@ -57,7 +57,8 @@ fn value_at(set: &TypeSet, field: &Field, shape: &Shape, value: &Value, path: &m
             if let Some(closed) = &field.values
                 && closed.values.binary_search(text).is_err()
             {
-                let supported: Vec<&str> = closed.values.iter().map(String::as_str).filter(|value| !value.is_empty()).collect();
+                let supported: Vec<&str> =
+                    closed.values.iter().map(String::as_str).filter(|value| !value.is_empty()).collect();
                 errors.push(FieldError::not_supported(path.clone(), text.as_str(), &supported));
             }
         }

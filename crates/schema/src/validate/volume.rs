@@ -55,10 +55,9 @@ fn source(kind: &str, source: &Value, path: &str, errors: &mut Errors) {
             projected(walk::items(source, &["sources"]), &format!("{path}.sources"), errors);
         }
         "persistentVolumeClaim" => named(source, "claimName", path, errors),
-        "hostPath" => {
-            if walk::text(source, &["path"]).split('/').any(|part| part == "..") {
-                errors.push(FieldError::invalid(format!("{path}.path"), walk::text(source, &["path"]), "must not contain '..'"));
-            }
+        "hostPath" if walk::text(source, &["path"]).split('/').any(|part| part == "..") => {
+            let given = walk::text(source, &["path"]);
+            errors.push(FieldError::invalid(format!("{path}.path"), given, "must not contain '..'"));
         }
         "emptyDir" => {
             let medium = walk::text(source, &["medium"]);

@@ -123,7 +123,11 @@ fn rolling(spec: &Value, path: &str, errors: &mut Errors) {
     if let Some(value @ Value::String(text)) = settings.get("maxUnavailable")
         && percent(text).is_some_and(|percent| percent > 100)
     {
-        errors.push(FieldError::invalid(format!("{path}.maxUnavailable"), value.clone(), "must not be greater than 100%"));
+        errors.push(FieldError::invalid(
+            format!("{path}.maxUnavailable"),
+            value.clone(),
+            "must not be greater than 100%",
+        ));
     }
     let zero = |name: &str| match settings.get(name) {
         Some(Value::String(text)) => percent(text) == Some(0),
@@ -155,7 +159,14 @@ pub(super) fn portion(value: &Value, path: &str, errors: &mut Errors) {
 }
 
 fn job(spec: &Value, path: &str, errors: &mut Errors) {
-    for number in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "backoffLimitPerIndex", "ttlSecondsAfterFinished"] {
+    for number in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "backoffLimitPerIndex",
+        "ttlSecondsAfterFinished",
+    ] {
         errors.non_negative(spec, number, path);
     }
     let restart: &[&str] = if spec.get("podFailurePolicy").is_some() { &["Never"] } else { &["OnFailure", "Never"] };
@@ -179,7 +190,8 @@ fn job(spec: &Value, path: &str, errors: &mut Errors) {
 fn job_changes(spec: &Value, old: Option<&Value>, errors: &mut Errors) {
     let Some(old) = old else { return };
     let before = &old["spec"];
-    let suspended = before.get("suspend") == Some(&Value::Bool(true)) && walk::at(old, &["status", "startTime"]).is_none();
+    let suspended =
+        before.get("suspend") == Some(&Value::Bool(true)) && walk::at(old, &["status", "startTime"]).is_none();
     if !suspended && spec.get("template") != before.get("template") {
         errors.push(FieldError::invalid("spec.template", spec["template"].clone(), super::IMMUTABLE));
     }

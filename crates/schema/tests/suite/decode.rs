@@ -43,8 +43,16 @@ fn problems_are_named_with_their_path() {
         let decoded = decode::json(kind(path).root(), body.as_bytes()).expect("decodes");
         assert_eq!(decoded.problems_text(), expected);
     }
-    check("pods", r#"{"spec":{"containers":[{"name":"a"},{"imagee":"x","name":"b"}]}}"#, r#"unknown field "spec.containers[1].imagee""#);
-    check("apps/v1/deployments", r#"{"spec":{"replicas":1,"replicas":2},"bogus":{"x":[1]}}"#, r#"duplicate field "spec.replicas", unknown field "bogus""#);
+    check(
+        "pods",
+        r#"{"spec":{"containers":[{"name":"a"},{"imagee":"x","name":"b"}]}}"#,
+        r#"unknown field "spec.containers[1].imagee""#,
+    );
+    check(
+        "apps/v1/deployments",
+        r#"{"spec":{"replicas":1,"replicas":2},"bogus":{"x":[1]}}"#,
+        r#"duplicate field "spec.replicas", unknown field "bogus""#,
+    );
     check("configmaps", r#"{"data":{"a":"1","a":"2"}}"#, r#"duplicate field "data.a""#);
     check("pods", r#"{"metadata":{"Labels":{}}}"#, r#"unknown field "metadata.Labels""#);
 }
@@ -57,16 +65,40 @@ fn wrong_values_are_refused_in_upstreams_words() {
     }
     let deployment = r#"Deployment in version "v1" cannot be handled as a Deployment: "#;
     let apps = "apps/v1/deployments";
-    check(apps, r#"{"spec":{"replicas":"1"}}"#, &format!("{deployment}json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"));
+    check(
+        apps,
+        r#"{"spec":{"replicas":"1"}}"#,
+        &format!(
+            "{deployment}json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
+        ),
+    );
     check(
         apps,
         r#"{"spec":{"template":{"spec":{"containers":[{"env":[{"value":1}]}]}}}}"#,
-        &format!("{deployment}json: cannot unmarshal number into Go struct field EnvVar.spec.template.spec.containers.env.value of type string"),
+        &format!(
+            "{deployment}json: cannot unmarshal number into Go struct field EnvVar.spec.template.spec.containers.env.value of type string"
+        ),
     );
-    check(apps, r#"{"spec":{"replicas":1.5}}"#, &format!("{deployment}json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"));
-    check(apps, r#"{"spec":{"replicas":9999999999}}"#, &format!("{deployment}json: cannot unmarshal number 9999999999 into Go struct field DeploymentSpec.spec.replicas of type int32"));
+    check(
+        apps,
+        r#"{"spec":{"replicas":1.5}}"#,
+        &format!(
+            "{deployment}json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"
+        ),
+    );
+    check(
+        apps,
+        r#"{"spec":{"replicas":9999999999}}"#,
+        &format!(
+            "{deployment}json: cannot unmarshal number 9999999999 into Go struct field DeploymentSpec.spec.replicas of type int32"
+        ),
+    );
     check(apps, "[]", &format!("{deployment}json: cannot unmarshal array into Go value of type v1.Deployment"));
-    check(apps, r#"{"apiVersion":"v1","kind":"Deployment"}"#, "the API version in the data (v1) does not match the expected API version (apps/v1)");
+    check(
+        apps,
+        r#"{"apiVersion":"v1","kind":"Deployment"}"#,
+        "the API version in the data (v1) does not match the expected API version (apps/v1)",
+    );
     check(
         "pods",
         r#"{"apiVersion":"v1","kind":"Service","spec":{"ports":[],"containers":1}}"#,
@@ -77,18 +109,26 @@ fn wrong_values_are_refused_in_upstreams_words() {
         r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":"lots"}}}]}}"#,
         &format!(r#"Pod in version "v1" cannot be handled as a Pod: {}"#, isopod_schema::quantity::INVALID),
     );
-    check("secrets", r#"{"data":{"a":"%%"}}"#, r#"Secret in version "v1" cannot be handled as a Secret: illegal base64 data at input byte 0"#);
+    check(
+        "secrets",
+        r#"{"data":{"a":"%%"}}"#,
+        r#"Secret in version "v1" cannot be handled as a Secret: illegal base64 data at input byte 0"#,
+    );
     check(
         "pods",
         r#"{"metadata":{"creationTimestamp":"today"}}"#,
         r#"Pod in version "v1" cannot be handled as a Pod: parsing time "today" as "2006-01-02T15:04:05Z07:00": cannot parse "today" as "2006""#,
     );
-    check("pods", r#"{"spec": "#, r#"Pod in version "v1" cannot be handled as a Pod: invalid JSON: EOF while parsing a value at line 1 column 9"#);
+    check(
+        "pods",
+        r#"{"spec": "#,
+        r#"Pod in version "v1" cannot be handled as a Pod: invalid JSON: EOF while parsing a value at line 1 column 9"#,
+    );
 }
 
 #[test]
 fn deep_documents_are_refused() {
-    let body = format!("{}{}", r#"{"data":"#.repeat(1), "[".repeat(5_000));
+    let body = format!("{}{}", r#"{"data":"#, "[".repeat(5_000));
     let error = decode::json(kind("apps/v1/controllerrevisions").root(), body.as_bytes()).expect_err("refused");
     assert!(matches!(error, decode::DecodeError::TooLarge(_)), "{error}");
     let yaml = "a: ".to_owned() + &"[".repeat(5_000);
@@ -111,6 +151,9 @@ fn strictness_is_the_callers_choice() {
     let body = br#"{"metadata":{"name":"x"},"foo":1}"#;
     let decoded = decode::object(kind("pods"), Format::Json, body).expect("decodes");
     let error = decoded.clone().strict(kind("pods")).expect_err("refused");
-    assert_eq!(error.message, r#"Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "foo""#);
+    assert_eq!(
+        error.message,
+        r#"Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "foo""#
+    );
     assert_eq!(decoded.value, json!({"metadata": {"name": "x"}, "apiVersion": "v1", "kind": "Pod"}));
 }

@@ -41,10 +41,15 @@ fn pods() {
     check(json!({"volumes": [{"name": "v", "secret": {}}]}), "/spec/volumes/0/secret/defaultMode", json!(420));
     check(json!({"volumes": [{"name": "v", "secret": {}}]}), "/spec/volumes/0/emptyDir", Value::Null);
     let probe = json!({"containers": [{"livenessProbe": {"httpGet": {"port": 80}}, "ports": [{"containerPort": 80}]}]});
-    check(probe.clone(), "/spec/containers/0/livenessProbe/httpGet", json!({"port": 80, "path": "/", "scheme": "HTTP"}));
+    check(
+        probe.clone(),
+        "/spec/containers/0/livenessProbe/httpGet",
+        json!({"port": 80, "path": "/", "scheme": "HTTP"}),
+    );
     check(probe.clone(), "/spec/containers/0/livenessProbe/failureThreshold", json!(3));
     check(probe, "/spec/containers/0/ports/0/protocol", json!("TCP"));
-    let limits = json!({"containers": [{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "100u"}}}]});
+    let limits =
+        json!({"containers": [{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "100u"}}}]});
     check(limits, "/spec/containers/0/resources/requests", json!({"cpu": "1m", "memory": "1Gi"}));
     let host = json!({"hostNetwork": true, "containers": [{"ports": [{"containerPort": 80}]}]});
     check(host, "/spec/containers/0/ports/0/hostPort", json!(80));
@@ -100,5 +105,9 @@ fn other_kinds() {
         json!({"roleRef": {"kind": "Role", "name": "r", "apiGroup": "rbac.authorization.k8s.io"}, "subjects": [
             {"kind": "User", "name": "u", "apiGroup": "rbac.authorization.k8s.io"}, {"kind": "ServiceAccount", "name": "s"}]}),
     );
-    check("nodes", json!({"status": {"capacity": {"cpu": "2"}}}), json!({"status": {"capacity": {"cpu": "2"}, "allocatable": {"cpu": "2"}}}));
+    check(
+        "nodes",
+        json!({"status": {"capacity": {"cpu": "2"}}}),
+        json!({"status": {"capacity": {"cpu": "2"}, "allocatable": {"cpu": "2"}}}),
+    );
 }

@@ -13,12 +13,18 @@ fn plain_documents() {
     let table = Table::builtin();
     check(Some(discovery::api_versions("h:1")), "/versions", json!(["v1"]));
     check(Some(discovery::api_group_list(table)), "/groups/0/name", json!("apiregistration.k8s.io"));
-    check(discovery::api_group(table, "autoscaling"), "/preferredVersion", json!({"groupVersion": "autoscaling/v2", "version": "v2"}));
+    check(
+        discovery::api_group(table, "autoscaling"),
+        "/preferredVersion",
+        json!({"groupVersion": "autoscaling/v2", "version": "v2"}),
+    );
     check(discovery::api_group(table, "autoscaling"), "/versions/1/version", json!("v1"));
     assert_eq!(discovery::api_group(table, "nothing"), None);
     assert_eq!(discovery::api_resource_list(table, "apps", "v9"), None);
     let core = discovery::api_resource_list(table, "", "v1").expect("core");
-    let find = |name: &str| core["resources"].as_array().and_then(|list| list.iter().find(|item| item["name"] == name)).cloned();
+    let find = |name: &str| {
+        core["resources"].as_array().and_then(|list| list.iter().find(|item| item["name"] == name)).cloned()
+    };
     check(find("pods"), "/shortNames", json!(["po"]));
     check(find("pods"), "/categories", json!(["all"]));
     check(find("pods/eviction"), "/version", json!("v1"));
@@ -36,7 +42,8 @@ fn aggregated_documents() {
     check(Some(core), "/items/1", Value::Null);
     let groups = discovery::aggregated(table, discovery::Aggregated::V2beta1, false);
     assert_eq!(groups["apiVersion"], "apidiscovery.k8s.io/v2beta1");
-    let own = groups["items"].as_array().and_then(|items| items.iter().find(|item| item["metadata"]["name"] == "isopod.dev"));
+    let own =
+        groups["items"].as_array().and_then(|items| items.iter().find(|item| item["metadata"]["name"] == "isopod.dev"));
     check(own.cloned(), "/versions/0/resources/1/responseKind/kind", json!("FargateProfile"));
     check(own.cloned(), "/versions/0/resources/1/scope", json!("Cluster"));
 }

@@ -3,12 +3,14 @@
 mod decode;
 mod defaults;
 mod discovery;
+mod golden;
 mod openapi;
 mod patch;
 mod selector;
 mod status;
 mod tables;
 mod validate;
+mod validate_update;
 
 use isopod_schema::{Kind, Table};
 

@@ -61,7 +61,8 @@ fn patches_say_what_they_support() {
         let document = v3(key);
         let patch = at(&document, &["paths", path, "patch"]);
         assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], kind);
-        let names: Vec<&str> = patch["parameters"].as_array().expect(path).iter().filter_map(|p| p["name"].as_str()).collect();
+        let names: Vec<&str> =
+            patch["parameters"].as_array().expect(path).iter().filter_map(|p| p["name"].as_str()).collect();
         assert_eq!(names, ["dryRun", "fieldManager", "fieldValidation", "force"]);
     }
     check("api/v1", "/api/v1/namespaces/{namespace}/pods/{name}", "Pod");
@@ -79,17 +80,34 @@ fn schemas_carry_the_facts() {
         assert_eq!(found, expected, "{ty}.{field}");
     };
     let reference = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
-    check("io.k8s.api.core.v1.PodSpec", "containers", json!({"type": "array", "items": reference("io.k8s.api.core.v1.Container"),
-        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "x-kubernetes-patch-merge-key": "name", "x-kubernetes-patch-strategy": "merge"}));
-    check("io.k8s.api.core.v1.Container", "imagePullPolicy", json!({"type": "string", "enum": ["Always", "IfNotPresent", "Never"]}));
-    check("io.k8s.api.core.v1.ServicePort", "protocol", json!({"type": "string", "enum": ["SCTP", "TCP", "UDP"], "default": "TCP"}));
+    check(
+        "io.k8s.api.core.v1.PodSpec",
+        "containers",
+        json!({"type": "array", "items": reference("io.k8s.api.core.v1.Container"),
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "x-kubernetes-patch-merge-key": "name", "x-kubernetes-patch-strategy": "merge"}),
+    );
+    check(
+        "io.k8s.api.core.v1.Container",
+        "imagePullPolicy",
+        json!({"type": "string", "enum": ["Always", "IfNotPresent", "Never"]}),
+    );
+    check(
+        "io.k8s.api.core.v1.ServicePort",
+        "protocol",
+        json!({"type": "string", "enum": ["SCTP", "TCP", "UDP"], "default": "TCP"}),
+    );
     check("io.k8s.api.core.v1.Pod", "spec", json!({"allOf": [reference("io.k8s.api.core.v1.PodSpec")], "default": {}}));
-    check("io.k8s.api.core.v1.ServiceSpec", "selector", json!({"type": "object", "additionalProperties": {"type": "string"}, "x-kubernetes-map-type": "atomic"}));
+    check(
+        "io.k8s.api.core.v1.ServiceSpec",
+        "selector",
+        json!({"type": "object", "additionalProperties": {"type": "string"}, "x-kubernetes-map-type": "atomic"}),
+    );
     let pod = at(&core, &["components", "schemas", "io.k8s.api.core.v1.Pod"]);
     assert_eq!(pod["x-kubernetes-group-version-kind"], json!([{"group": "", "version": "v1", "kind": "Pod"}]));
     assert_eq!(at(&core, &["components", "schemas", "io.k8s.api.core.v1.Container", "required"]), &json!(["name"]));
     let own = v3("apis/isopod.dev/v1alpha1");
-    let text = at(&own, &["components", "schemas", "dev.isopod.v1alpha1.HostVmm", "properties", "simulated", "description"]);
+    let text =
+        at(&own, &["components", "schemas", "dev.isopod.v1alpha1.HostVmm", "properties", "simulated", "description"]);
     assert_eq!(text, "Nothing really runs.");
 }
 
@@ -130,7 +148,11 @@ fn text(bytes: &[u8], tag: u64) -> &str {
 
 /// Entries of a message that stands for a map: name to value.
 fn map(bytes: &[u8], tag: u64) -> BTreeMap<&str, &[u8]> {
-    fields(bytes).into_iter().filter(|(found, _)| *found == tag).map(|(_, entry)| (text(entry, 1), one(entry, 2))).collect()
+    fields(bytes)
+        .into_iter()
+        .filter(|(found, _)| *found == tag)
+        .map(|(_, entry)| (text(entry, 1), one(entry, 2)))
+        .collect()
 }
 
 #[test]
@@ -148,7 +170,8 @@ fn the_protobuf_form_says_the_same() {
     let extension = map(containers, 31)["x-kubernetes-patch-merge-key"];
     assert_eq!(text(extension, 2), "\"name\"\n");
     let patch = one(paths["/api/v1/namespaces/{namespace}/pods/{name}"], 8);
-    let kind: Value = serde_json::from_str(text(map(patch, 13)["x-kubernetes-group-version-kind"], 2)).expect("JSON is YAML");
+    let kind: Value =
+        serde_json::from_str(text(map(patch, 13)["x-kubernetes-group-version-kind"], 2)).expect("JSON is YAML");
     assert_eq!(kind, json!({"group": "", "version": "v1", "kind": "Pod"}));
     // ParametersItem.parameter.non_body_parameter.query_parameter_sub_schema.name
     assert_eq!(text(one(one(one(one(patch, 8), 1), 2), 3), 4), "dryRun");
@@ -159,7 +182,9 @@ fn operation_names_are_unique() {
     let v2: Value = serde_json::from_slice(&documents().v2_json().bytes).expect("JSON");
     let mut seen = std::collections::BTreeSet::new();
     for item in v2["paths"].as_object().expect("paths").values() {
-        for operation in item.as_object().into_iter().flatten().filter_map(|(_, operation)| operation.get("operationId")) {
+        for operation in
+            item.as_object().into_iter().flatten().filter_map(|(_, operation)| operation.get("operationId"))
+        {
             assert!(seen.insert(operation.to_string()), "{operation}");
         }
     }

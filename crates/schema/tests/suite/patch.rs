@@ -20,30 +20,82 @@ fn strategic_merge_follows_the_schema() {
         "items merge by name, new ones are appended",
         pod(json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b"}])),
         pod(json!([{"name": "c"}, {"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}])),
-        pod(json!([{"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]}, {"name": "b"}, {"name": "c"}])),
+        pod(
+            json!([{"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]}, {"name": "b"}, {"name": "c"}]),
+        ),
     );
-    check("null deletes", json!({"metadata": {"labels": {"a": "1", "b": "2"}}}), json!({"metadata": {"labels": {"a": null}}}), json!({"metadata": {"labels": {"b": "2"}}}));
-    check("atomic lists are replaced", pod(json!([{"name": "a", "args": ["1", "2"]}])), pod(json!([{"name": "a", "args": ["3"]}])), pod(json!([{"name": "a", "args": ["3"]}])));
-    check("delete by key", pod(json!([{"name": "a"}, {"name": "b"}])), pod(json!([{"name": "a", "$patch": "delete"}])), pod(json!([{"name": "b"}])));
-    check("replace a list", pod(json!([{"name": "a"}])), pod(json!([{"$patch": "replace"}, {"name": "b"}])), pod(json!([{"name": "b"}])));
-    check("replace a map", json!({"metadata": {"labels": {"a": "1"}}}), json!({"metadata": {"labels": {"b": "2", "$patch": "replace"}}}), json!({"metadata": {"labels": {"b": "2"}}}));
-    check("delete a map", json!({"metadata": {"labels": {"a": "1"}}}), json!({"metadata": {"labels": {"$patch": "delete"}}}), json!({"metadata": {"labels": {}}}));
-    check("sets are united", json!({"metadata": {"finalizers": ["a", "b"]}}), json!({"metadata": {"finalizers": ["b", "c"]}}), json!({"metadata": {"finalizers": ["a", "b", "c"]}}));
-    check("items of sets are deleted", json!({"metadata": {"finalizers": ["a", "b"]}}), json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}), json!({"metadata": {"finalizers": ["b"]}}));
+    check(
+        "null deletes",
+        json!({"metadata": {"labels": {"a": "1", "b": "2"}}}),
+        json!({"metadata": {"labels": {"a": null}}}),
+        json!({"metadata": {"labels": {"b": "2"}}}),
+    );
+    check(
+        "atomic lists are replaced",
+        pod(json!([{"name": "a", "args": ["1", "2"]}])),
+        pod(json!([{"name": "a", "args": ["3"]}])),
+        pod(json!([{"name": "a", "args": ["3"]}])),
+    );
+    check(
+        "delete by key",
+        pod(json!([{"name": "a"}, {"name": "b"}])),
+        pod(json!([{"name": "a", "$patch": "delete"}])),
+        pod(json!([{"name": "b"}])),
+    );
+    check(
+        "replace a list",
+        pod(json!([{"name": "a"}])),
+        pod(json!([{"$patch": "replace"}, {"name": "b"}])),
+        pod(json!([{"name": "b"}])),
+    );
+    check(
+        "replace a map",
+        json!({"metadata": {"labels": {"a": "1"}}}),
+        json!({"metadata": {"labels": {"b": "2", "$patch": "replace"}}}),
+        json!({"metadata": {"labels": {"b": "2"}}}),
+    );
+    check(
+        "delete a map",
+        json!({"metadata": {"labels": {"a": "1"}}}),
+        json!({"metadata": {"labels": {"$patch": "delete"}}}),
+        json!({"metadata": {"labels": {}}}),
+    );
+    check(
+        "sets are united",
+        json!({"metadata": {"finalizers": ["a", "b"]}}),
+        json!({"metadata": {"finalizers": ["b", "c"]}}),
+        json!({"metadata": {"finalizers": ["a", "b", "c"]}}),
+    );
+    check(
+        "items of sets are deleted",
+        json!({"metadata": {"finalizers": ["a", "b"]}}),
+        json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}),
+        json!({"metadata": {"finalizers": ["b"]}}),
+    );
     check(
         "keys are retained",
         json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}),
         json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/"}}]}}),
         json!({"spec": {"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}}),
     );
-    check("keys compare as JSON values", pod(json!([{"name": "a", "ports": [{"containerPort": 80, "name": "x"}]}])), pod(json!([{"name": "a", "ports": [{"containerPort": 80, "protocol": "UDP"}]}])), pod(json!([{"name": "a", "ports": [{"containerPort": 80, "name": "x", "protocol": "UDP"}]}])));
+    check(
+        "keys compare as JSON values",
+        pod(json!([{"name": "a", "ports": [{"containerPort": 80, "name": "x"}]}])),
+        pod(json!([{"name": "a", "ports": [{"containerPort": 80, "protocol": "UDP"}]}])),
+        pod(json!([{"name": "a", "ports": [{"containerPort": 80, "name": "x", "protocol": "UDP"}]}])),
+    );
     check(
         "tolerations have no key",
         json!({"spec": {"tolerations": [{"key": "a"}]}}),
         json!({"spec": {"tolerations": [{"key": "b"}]}}),
         json!({"spec": {"tolerations": [{"key": "b"}]}}),
     );
-    check("new maps lose nulls and directives", json!({}), json!({"metadata": {"labels": {"a": null, "b": "1"}}}), json!({"metadata": {"labels": {"b": "1"}}}));
+    check(
+        "new maps lose nulls and directives",
+        json!({}),
+        json!({"metadata": {"labels": {"a": null, "b": "1"}}}),
+        json!({"metadata": {"labels": {"b": "1"}}}),
+    );
 }
 
 #[test]
@@ -55,8 +107,18 @@ fn set_element_order_sorts_what_it_names() {
         assert_eq!(result["spec"]["containers"], list(expected), "{what}");
     }
     let names = |names: &[&str]| Value::from(names.iter().map(|name| json!({"name": name})).collect::<Vec<_>>());
-    check("reorders", &["a", "b", "c"], json!({"$setElementOrder/containers": names(&["c", "b", "a"])}), &["c", "b", "a"]);
-    check("keeps unnamed ones in place", &["a", "x", "b"], json!({"$setElementOrder/containers": names(&["a", "b"])}), &["a", "x", "b"]);
+    check(
+        "reorders",
+        &["a", "b", "c"],
+        json!({"$setElementOrder/containers": names(&["c", "b", "a"])}),
+        &["c", "b", "a"],
+    );
+    check(
+        "keeps unnamed ones in place",
+        &["a", "x", "b"],
+        json!({"$setElementOrder/containers": names(&["a", "b"])}),
+        &["a", "x", "b"],
+    );
     check(
         "with additions",
         &["a", "b"],
@@ -80,7 +142,10 @@ fn wrong_directives_are_refused() {
     }
     check(json!({"spec": {"containers": [{"image": "x"}]}}), "does not contain declared merge key: name");
     check(json!({"spec": {"$patch": "burn"}}), "unknown patch type: burn");
-    check(json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name"], "emptyDir": {}}]}}), "emptyDir is not in the list of retainKeys");
+    check(
+        json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name"], "emptyDir": {}}]}}),
+        "emptyDir is not in the list of retainKeys",
+    );
     check(
         json!({"spec": {"$setElementOrder/containers": [{"name": "a"}, {"name": "b"}], "containers": [{"name": "b"}, {"name": "a"}]}}),
         "doesn't match $setElementOrder list",
@@ -99,21 +164,30 @@ fn json_patch_operations() {
         }
     }
     check(json!([{"op": "add", "path": "/a/b/-", "value": 3}]), Ok(json!({"a": {"b": [1, 2, 3]}})));
-    check(json!([{"op": "remove", "path": "/a/b/0"}, {"op": "replace", "path": "/a/b/0", "value": 9}]), Ok(json!({"a": {"b": [9]}})));
+    check(
+        json!([{"op": "remove", "path": "/a/b/0"}, {"op": "replace", "path": "/a/b/0", "value": 9}]),
+        Ok(json!({"a": {"b": [9]}})),
+    );
     check(json!([{"op": "test", "path": "/a/b/0", "value": 2}]), Err("testing value /a/b/0 failed"));
     check(json!([{"op": "remove", "path": "/x"}]), Err("/x"));
     check(json!({"op": "add"}), Err("error decoding patch"));
     check(json!([{"op": "fly", "path": "/"}]), Err("error decoding patch"));
-    let many: Vec<Value> = (0..=patch::MAX_JSON_PATCH_OPERATIONS).map(|_| json!({"op": "remove", "path": "/a"})).collect();
+    let many: Vec<Value> =
+        (0..=patch::MAX_JSON_PATCH_OPERATIONS).map(|_| json!({"op": "remove", "path": "/a"})).collect();
     check(many.into(), Err("maximum operations"));
 }
 
 fn document() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![any::<bool>().prop_map(Value::from), (0..5).prop_map(Value::from), "[a-c]{0,2}".prop_map(Value::from)];
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Value::from),
+        (0..5).prop_map(Value::from),
+        "[a-c]{0,2}".prop_map(Value::from)
+    ];
     leaf.prop_recursive(3, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-            prop::collection::btree_map("[a-d]", inner, 0..4).prop_map(|map| Value::from(map.into_iter().collect::<Map<_, _>>())),
+            prop::collection::btree_map("[a-d]", inner, 0..4)
+                .prop_map(|map| Value::from(map.into_iter().collect::<Map<_, _>>())),
         ]
     })
 }
@@ -128,7 +202,9 @@ fn difference(from: &Value, to: &Value) -> Value {
     for (key, value) in new {
         match old.get(key) {
             Some(same) if same == value => {}
-            Some(Value::Object(_)) if value.is_object() => drop(change.insert(key.clone(), difference(&old[key], value))),
+            Some(Value::Object(_)) if value.is_object() => {
+                drop(change.insert(key.clone(), difference(&old[key], value)))
+            }
             Some(_) if value.is_object() => drop(change.insert(key.clone(), value.clone())),
             _ => drop(change.insert(key.clone(), value.clone())),
         }

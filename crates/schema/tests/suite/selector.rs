@@ -114,11 +114,17 @@ fn field_selectors() {
     }
     assert_eq!(FieldSelector::parse("spec.nodeName=x").expect("valid").exact("spec.nodeName"), Some("x"));
     assert!(!fields::is_selectable(kind("pods"), "spec.containers"));
-    assert!(fields::is_selectable(kind("nodes"), "spec.unschedulable") && !fields::is_selectable(kind("nodes"), "metadata.namespace"));
+    assert!(
+        fields::is_selectable(kind("nodes"), "spec.unschedulable")
+            && !fields::is_selectable(kind("nodes"), "metadata.namespace")
+    );
     let event = json!({"regarding": {"kind": "Pod"}, "reportingController": "c"});
     let found = fields::selectable(kind("events.k8s.io/v1/events"), &event);
     let pick = |label: &str| found.get(label).map(String::as_str);
-    assert_eq!((pick("involvedObject.kind"), pick("regarding.kind"), pick("reportingComponent")), (Some("Pod"), Some("Pod"), Some("c")));
+    assert_eq!(
+        (pick("involvedObject.kind"), pick("regarding.kind"), pick("reportingComponent")),
+        (Some("Pod"), Some("Pod"), Some("c"))
+    );
 }
 
 fn label() -> impl Strategy<Value = String> {

@@ -9,7 +9,7 @@ pub struct Field {
     pub name: String,
     /// Shape: see the schema crate's loader for the letters.
     pub shape: String,
-    /// Letters: `p` pointer, `o` omitempty, `r` required, `a` atomic for server-side apply.
+    /// Letters: `p` pointer, `o` omitempty, `r` required, `a` atomic, `g` granular for server-side apply.
     pub flags: String,
     /// Tags of inlined messages on the way, then the field's own tag; empty when not in protobuf.
     pub tags: Vec<u64>,
@@ -68,7 +68,8 @@ impl Field {
         let mut map = Map::new();
         map.insert("n".into(), self.name.as_str().into());
         map.insert("s".into(), self.shape.as_str().into());
-        let mut put = |key: &str, value: Option<Value>| value.into_iter().for_each(|value| drop(map.insert(key.into(), value)));
+        let mut put =
+            |key: &str, value: Option<Value>| value.into_iter().for_each(|value| drop(map.insert(key.into(), value)));
         put("f", (!self.flags.is_empty()).then(|| self.flags.as_str().into()));
         put("t", (!self.tags.is_empty()).then(|| self.tags.clone().into()));
         put("w", (!self.tags.is_empty()).then(|| self.wire.to_string().into()));

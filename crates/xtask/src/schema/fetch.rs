@@ -12,8 +12,12 @@ const WHEEL: &str = "kubernetes-validate==1.37.0";
 const WHEEL_FILE: &str = "kubernetes_validate-1.37.0-py3-none-any.whl";
 const WHEEL_SHA256: &str = "85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9";
 /// Debian packages with Kubernetes' Go sources. The release in unstable moves; facts of another minor release are refused.
-const PACKAGES: [&str; 4] =
-    ["golang-k8s-api-dev", "golang-k8s-apimachinery-dev", "golang-k8s-client-go-dev", "golang-k8s-apiextensions-apiserver-dev"];
+const PACKAGES: [&str; 4] = [
+    "golang-k8s-api-dev",
+    "golang-k8s-apimachinery-dev",
+    "golang-k8s-client-go-dev",
+    "golang-k8s-apiextensions-apiserver-dev",
+];
 const PACKAGE_VERSION: &str = "0.36.";
 const SUITE: &str =
     "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian sid main\n";
@@ -37,7 +41,9 @@ pub fn wheel(cache: &Path) -> Result<PathBuf> {
         let directory = cache.join("cache");
         std::fs::create_dir_all(&directory)?;
         let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest"]).arg(&directory).arg(WHEEL);
+        pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest"])
+            .arg(&directory)
+            .arg(WHEEL);
         succeed(&mut pip, "apt-get install python3-pip; the package index must be reachable")?;
     }
     let found = sha256_hex(&std::fs::read(&file)?);
@@ -78,7 +84,9 @@ fn download(cache: &Path, debs: &Path) -> Result<()> {
         let prefix = format!("{package}_{PACKAGE_VERSION}");
         let names = std::fs::read_dir(debs)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         if !names.into_iter().any(|name| name.starts_with(&prefix)) {
-            bail!("{package} is no longer at {PACKAGE_VERSION}x\nhint: move RELEASE, DEFINITIONS and PACKAGE_VERSION together");
+            bail!(
+                "{package} is no longer at {PACKAGE_VERSION}x\nhint: move RELEASE, DEFINITIONS and PACKAGE_VERSION together"
+            );
         }
     }
     Ok(())

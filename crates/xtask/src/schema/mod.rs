@@ -21,6 +21,8 @@ const RELEASE: &str = "1.36";
 /// Definitions inside the wheel.
 const DEFINITIONS: &str = "kubernetes_validate/kubernetes-json-schema/v1.36.0-local/_definitions.json";
 const ZSTD_LEVEL: i32 = 19;
+/// Where the schema crate's build script looks for descriptions.
+const PROSE: &str = "target/schema/prose.json.zst";
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -34,6 +36,8 @@ pub fn run(args: impl IntoIterator<Item = String>) -> Result<()> {
             write_prose()?;
             write_facts()
         }
+        // The text is pinned: once there, it stays.
+        ["--prose"] if root().join(PROSE).is_file() => Ok(()),
         ["--prose"] => write_prose(),
         other => bail!("unknown arguments {other:?}\nhint: cargo xtask schema [--prose]"),
     }
@@ -56,7 +60,12 @@ fn write_compressed(path: &std::path::Path, value: &Value) -> Result<()> {
 
 fn write_prose() -> Result<()> {
     let prose = reduce::prose(&definitions()?);
-    write_compressed(&root().join("target/schema/prose.json.zst"), &prose)
+    write_compressed(&root().join(PROSE), &prose)?;
+    // The crate's build script cannot watch a file that may be absent, so it is told this way.
+    let script = root().join("crates/schema/build.rs");
+    let file =
+        std::fs::File::options().append(true).open(&script).with_context(|| format!("open {}", script.display()))?;
+    file.set_modified(std::time::SystemTime::now()).with_context(|| format!("touch {}", script.display()))
 }
 
 fn write_facts() -> Result<()> {

@@ -33,7 +33,9 @@ pub fn prose(definitions: &Value) -> Value {
     let mut all = Map::new();
     for (name, definition) in definitions.as_object().into_iter().flatten() {
         let mut texts = Map::new();
-        let mut put = |key: &str, of: &Value| of.get("description").into_iter().for_each(|text| drop(texts.insert(key.into(), text.clone())));
+        let mut put = |key: &str, of: &Value| {
+            of.get("description").into_iter().for_each(|text| drop(texts.insert(key.into(), text.clone())))
+        };
         put("", definition);
         for (field, property) in definition.get("properties").and_then(Value::as_object).into_iter().flatten() {
             put(field, property);
@@ -46,16 +48,21 @@ pub fn prose(definitions: &Value) -> Value {
 /// Everything but the prose, for stable versions.
 pub fn facts(definitions: &Value, packages: &Packages, defaults: &Defaults) -> Result<Facts> {
     let definitions = definitions.as_object().context("definitions are not an object")?;
-    let mut names: Vec<&String> = definitions.keys().filter(|name| is_stable(name) && special(name).is_none()).collect();
+    let mut names: Vec<&String> =
+        definitions.keys().filter(|name| is_stable(name) && special(name).is_none()).collect();
     names.sort();
     let ids: BTreeMap<&str, usize> = names.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
-    let mut reducer = Reducer { packages, defaults, ids, enums: BTreeMap::new(), facts: Facts::default(), missing: BTreeSet::new() };
+    let mut reducer =
+        Reducer { packages, defaults, ids, enums: BTreeMap::new(), facts: Facts::default(), missing: BTreeSet::new() };
     for name in names {
         let ty = reducer.ty(name, &definitions[name]).with_context(|| name.clone())?;
         reducer.facts.types.push(ty);
     }
     if !reducer.missing.is_empty() {
-        bail!("fields without Go facts: {:?}\nhint: versions of wheel and packages differ, or go.rs misread a file", reducer.missing);
+        bail!(
+            "fields without Go facts: {:?}\nhint: versions of wheel and packages differ, or go.rs misread a file",
+            reducer.missing
+        );
     }
     Ok(reducer.facts)
 }
@@ -78,14 +85,22 @@ struct GoField<'a> {
 }
 
 /// All JSON fields of a struct, inlined ones included.
-fn members<'a>(packages: &'a Packages, package: &str, name: &str, via: &[u64], out: &mut BTreeMap<String, GoField<'a>>) {
+fn members<'a>(
+    packages: &'a Packages,
+    package: &str,
+    name: &str,
+    via: &[u64],
+    out: &mut BTreeMap<String, GoField<'a>>,
+) {
     let Some((package, content)) = packages.get_key_value(package) else { return };
     for member in content.structs.get(name).into_iter().flatten() {
         let (tags, wire) = proto(member, via);
         if member.inline() {
             let (package, name) = resolve(packages, package, &member.ty);
             members(packages, &package, &name, &tags, out);
-        } else if let Some(json) = member.tag("json").and_then(|json| json.split(',').next()).filter(|json| *json != "-") {
+        } else if let Some(json) =
+            member.tag("json").and_then(|json| json.split(',').next()).filter(|json| *json != "-")
+        {
             out.insert(json.to_owned(), GoField { member, package, tags, wire });
         }
     }
@@ -124,22 +139,31 @@ impl<'a> Reducer<'a> {
         Ok(Type { name: name.into(), atomic, gvks: gvks(definition), fields })
     }
 
-    fn field(&mut self, ty: &str, name: &str, property: &Value, required: bool, go: Option<&GoField<'_>>) -> Result<Field> {
+    fn field(
+        &mut self,
+        ty: &str,
+        name: &str,
+        property: &Value,
+        required: bool,
+        go: Option<&GoField<'_>>,
+    ) -> Result<Field> {
         let mut field = Field { name: name.into(), shape: self.shape(property)?, wire: 'b', ..Field::default() };
         let text = |key: &str| property.get(key).and_then(Value::as_str).map(str::to_owned);
         field.strategy = text("x-kubernetes-patch-strategy");
         field.merge_key = text("x-kubernetes-patch-merge-key");
         field.list = list_type(property);
         field.default = self.defaults.get(ty).and_then(|fields| fields.get(name)).cloned();
-        let atomic = text("x-kubernetes-map-type").as_deref() == Some("atomic");
-        let mut flags = vec![('r', required), ('a', atomic)];
+        let map_type = text("x-kubernetes-map-type").unwrap_or_default();
+        let mut flags = vec![('r', required), ('a', map_type == "atomic"), ('g', map_type == "granular")];
         match go {
             Some(go) => {
                 let json = go.member.tag("json").unwrap_or_default();
                 flags.extend([('p', go.member.ty.starts_with('*')), ('o', json.contains("omitempty"))]);
                 (field.tags, field.wire) = (go.tags.clone(), go.wire);
                 field.values = self.values(go);
-                field.default = field.default.or_else(|| go.member.marker("default").and_then(|text| serde_json::from_str(text).ok()));
+                field.default = field
+                    .default
+                    .or_else(|| go.member.marker("default").and_then(|text| serde_json::from_str(text).ok()));
             }
             None => flags.extend(self.overlay(ty, &mut field)),
         }
@@ -150,7 +174,9 @@ impl<'a> Reducer<'a> {
     /// Facts written by hand, or the note that some are missing.
     fn overlay(&mut self, ty: &str, field: &mut Field) -> Vec<(char, bool)> {
         let is_type_meta = ["apiVersion", "kind"].contains(&field.name.as_str());
-        let known = ty.strip_prefix(overlay::PREFIX).and_then(|short| overlay::FIELDS.iter().find(|row| row.0 == short && row.1 == field.name));
+        let known = ty
+            .strip_prefix(overlay::PREFIX)
+            .and_then(|short| overlay::FIELDS.iter().find(|row| row.0 == short && row.1 == field.name));
         match known {
             Some((_, _, tag, wire, pointer)) => {
                 (field.tags, field.wire) = (vec![*tag], *wire);

@@ -1,0 +1,155 @@
+//! Validation of changes: what may change, what may not, and whether the generation goes up.
+
+use isopod_schema::validate;
+use serde_json::{Value, json};
+
+use crate::kind;
+use crate::validate::{set, sound, texts};
+
+#[test]
+fn updates() {
+    fn check(path: &str, pointer: &str, old: Value, new: Value, expected: &[&str]) {
+        let (mut before, mut after) = (sound(path), sound(path));
+        set(&mut before, pointer, old);
+        set(&mut after, pointer, new);
+        assert_eq!(texts(&validate::update(kind(path), &after, &before)), expected, "{path} {pointer}");
+    }
+    check("pods", "/spec/containers/0/image", json!("a"), json!("b"), &[]);
+    check("pods", "/metadata/labels", Value::Null, json!({"a": "b"}), &[]);
+    check("pods", "/spec/activeDeadlineSeconds", json!(5), json!(3), &[]);
+    check(
+        "pods",
+        "/spec/activeDeadlineSeconds",
+        json!(3),
+        json!(5),
+        &["spec.activeDeadlineSeconds: Invalid value: 5: must be less than or equal to previous value"],
+    );
+    check("pods", "/spec/tolerations", Value::Null, json!([{"operator": "Exists"}]), &[]);
+    check(
+        "pods",
+        "/spec/tolerations",
+        json!([{"operator": "Exists"}]),
+        Value::Null,
+        &["spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds"],
+    );
+    check("pods", "/spec/schedulingGates", json!([{"name": "a"}]), Value::Null, &[]);
+    check(
+        "pods",
+        "/spec/schedulingGates",
+        Value::Null,
+        json!([{"name": "a"}]),
+        &["spec.schedulingGates[0]: Forbidden: only deletion is allowed, but found new scheduling gate 'a'"],
+    );
+    check(
+        "pods",
+        "/spec/hostNetwork",
+        Value::Null,
+        json!(true),
+        &[
+            "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
+        ],
+    );
+    check("pods", "/metadata/uid", json!("a"), json!("b"), &["metadata.uid: Invalid value: \"b\": field is immutable"]);
+    check("apps/v1/deployments", "/spec/replicas", json!(1), json!(2), &[]);
+    check(
+        "apps/v1/deployments",
+        "/spec/selector",
+        json!({"matchLabels": {"a": "b"}}),
+        json!({"matchExpressions": [{"key": "a", "operator": "Exists"}]}),
+        &[
+            "spec.selector: Invalid value: {\"matchExpressions\":[{\"key\":\"a\",\"operator\":\"Exists\"}]}: field is immutable",
+        ],
+    );
+    check("secrets", "/type", json!("Opaque"), json!("x"), &["type: Invalid value: \"x\": field is immutable"]);
+    check("configmaps", "/immutable", json!(true), json!(true), &[]);
+    check(
+        "configmaps",
+        "/immutable",
+        json!(true),
+        Value::Null,
+        &["immutable: Forbidden: field is immutable when `immutable` is set"],
+    );
+    check(
+        "services",
+        "/spec/clusterIP",
+        json!("10.0.0.1"),
+        json!("10.0.0.2"),
+        &["spec.clusterIPs[0]: Invalid value: \"10.0.0.2\": may not change once set"],
+    );
+    check(
+        "rbac.authorization.k8s.io/v1/rolebindings",
+        "/roleRef/name",
+        json!("a"),
+        json!("b"),
+        &[
+            "roleRef: Invalid value: {\"kind\":\"Role\",\"name\":\"b\",\"apiGroup\":\"rbac.authorization.k8s.io\"}: field is immutable",
+        ],
+    );
+    check("nodes", "/spec/providerID", Value::Null, json!("a"), &[]);
+    check(
+        "nodes",
+        "/spec/providerID",
+        json!("a"),
+        json!("b"),
+        &["spec.providerID: Forbidden: node updates may not change it except from \"\" to valid"],
+    );
+}
+
+#[test]
+fn gated_pods_may_add_to_their_node_selector() {
+    fn check(old: Value, new: Value, expected: usize) {
+        let (mut before, mut after) = (sound("pods"), sound("pods"));
+        set(&mut before, "/spec/schedulingGates", json!([{"name": "g"}]));
+        set(&mut after, "/spec/schedulingGates", json!([{"name": "g"}]));
+        set(&mut before, "/spec/nodeSelector", old);
+        set(&mut after, "/spec/nodeSelector", new);
+        assert_eq!(validate::update(kind("pods"), &after, &before).len(), expected);
+    }
+    check(json!({"a": "1"}), json!({"a": "1", "b": "2"}), 0);
+    check(json!({"a": "1"}), json!({"a": "2"}), 1);
+    check(json!({"a": "1"}), Value::Null, 1);
+}
+
+#[test]
+fn finalizers_may_not_come_while_deleting() {
+    let mut old = sound("pods");
+    old["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    let mut new = old.clone();
+    new["metadata"]["finalizers"] = json!(["a.io/b"]);
+    assert_eq!(
+        texts(&validate::update(kind("pods"), &new, &old)),
+        [
+            "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"a.io/b\"}"
+        ]
+    );
+}
+
+#[test]
+fn ended_containers_stay_ended() {
+    fn check(policy: &str, code: i32, allowed: bool) {
+        let mut old = sound("pods");
+        old["spec"]["restartPolicy"] = policy.into();
+        let mut new = old.clone();
+        old["status"] = json!({"containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": code}}}]});
+        new["status"] = json!({"containerStatuses": [{"name": "c", "state": {"running": {}}}]});
+        assert_eq!(validate::update_status(kind("pods"), &new, &old).is_empty(), allowed, "{policy} {code}");
+    }
+    check("Always", 0, true);
+    check("Never", 1, false);
+    check("OnFailure", 1, true);
+    check("OnFailure", 0, false);
+}
+
+#[test]
+fn generation() {
+    fn check(pointer: &str, expected: bool) {
+        let old = sound("pods");
+        let mut new = old.clone();
+        set(&mut new, pointer, json!({"a": 1}));
+        assert_eq!(validate::generation_changed(&new, &old), expected, "{pointer}");
+    }
+    check("/spec/nodeSelector", true);
+    check("/metadata/labels", false);
+    check("/status", false);
+    check("/data", true);
+}
