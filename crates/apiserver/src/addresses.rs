@@ -24,7 +24,8 @@ struct Taken {
     ports: BTreeSet<(u64, String)>,
 }
 
-/// Gives a new Service what it needs. The guard is held until the Service is written; other kinds need none.
+/// Gives a Service what it needs and does not have yet. The guard is held until the Service is written; other kinds
+/// need none.
 ///
 /// # Errors
 /// 422 for an address or port that is taken or outside the range, 500 when none is left.
@@ -33,7 +34,7 @@ pub(crate) async fn allocate(context: &Context, object: &mut Value) -> Result<Op
         return Ok(None);
     }
     let turn = Arc::clone(&context.server.addresses).lock_owned().await;
-    let taken = taken(context)?;
+    let taken = taken(context, meta(object, "name"))?;
     let mut errors = Vec::new();
     address(context, object, &taken, &mut errors)?;
     if matches!(text(object, &["spec", "type"]), "NodePort" | "LoadBalancer") {
@@ -42,11 +43,13 @@ pub(crate) async fn allocate(context: &Context, object: &mut Value) -> Result<Op
     if errors.is_empty() { Ok(Some(turn)) } else { Err(Status::invalid(context.kind, meta(object, "name"), &errors)) }
 }
 
-fn taken(context: &Context) -> Result<Taken, Status> {
+/// What all Services but this one have.
+fn taken(context: &Context, but: &str) -> Result<Taken, Status> {
+    let own = context.key(but);
     let query = ListQuery { prefix: "services/".into(), ..ListQuery::default() };
     let list = context.server.store.list(&query).map_err(Status::internal)?;
     let mut taken = Taken::default();
-    for entry in list.entries {
+    for entry in list.entries.iter().filter(|entry| *entry.key != *own) {
         let service = codec::decode(&entry.value)?;
         taken.addresses.extend(text(&service, &["spec", "clusterIP"]).parse::<Ipv4Addr>());
         for port in service["spec"]["ports"].as_array().into_iter().flatten() {
@@ -100,7 +103,8 @@ fn free_address(range: ipnet::Ipv4Net, taken: &Taken) -> Option<Ipv4Addr> {
 }
 
 fn ports(object: &mut Value, mut taken: Taken, errors: &mut Vec<FieldError>) -> Result<(), Status> {
-    for (number, port) in object["spec"]["ports"].as_array_mut().into_iter().flatten().enumerate() {
+    let list = object["spec"].get_mut("ports").and_then(Value::as_array_mut);
+    for (number, port) in list.into_iter().flatten().enumerate() {
         let protocol = text(port, &["protocol"]).to_owned();
         let asked = port["nodePort"].as_u64().filter(|asked| *asked > 0);
         let is_free = |candidate: &u64| !taken.ports.contains(&(*candidate, protocol.clone()));

@@ -20,6 +20,7 @@ use crate::{codec, escalation};
 /// # Errors
 /// 403, 404.
 pub(crate) fn create(context: &Context, object: &mut Value) -> Result<(), Status> {
+    is_carried_out(context, object)?;
     namespace_is_open(context, object)?;
     escalation::check(context, object)?;
     if context.kind.is("", "pods") { admit_pod(context, object) } else { Ok(()) }
@@ -32,6 +33,32 @@ pub(crate) fn create(context: &Context, object: &mut Value) -> Result<(), Status
 pub(crate) fn update(context: &Context, new: &Value, old: &Value) -> Result<(), Status> {
     if new["rules"] != old["rules"] || new["subjects"] != old["subjects"] {
         escalation::check(context, new)?;
+    }
+    Ok(())
+}
+
+/// Kinds that would be accepted and then not do what they are for.
+const NOT_SERVED: [&str; 8] = [
+    "apiservices.apiregistration.k8s.io",
+    "customresourcedefinitions.apiextensions.k8s.io",
+    "mutatingadmissionpolicies.admissionregistration.k8s.io",
+    "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
+    "mutatingwebhookconfigurations.admissionregistration.k8s.io",
+    "validatingadmissionpolicies.admissionregistration.k8s.io",
+    "validatingadmissionpolicybindings.admissionregistration.k8s.io",
+    "validatingwebhookconfigurations.admissionregistration.k8s.io",
+];
+const NOT_ENFORCED: [&str; 2] = ["limitranges", "resourcequotas"];
+
+/// What extends or guards the API must not be taken for effective when it is not.
+fn is_carried_out(context: &Context, object: &Value) -> Result<(), Status> {
+    let resource = context.kind.resource_text();
+    if NOT_SERVED.contains(&resource.as_str()) {
+        let why = format!("this server does not carry out {resource} yet; it would be stored without any effect");
+        return Err(Status::forbidden(context.kind, meta(object, "name"), &why));
+    }
+    if NOT_ENFORCED.contains(&resource.as_str()) {
+        context.warn(format!("{resource} are stored but not enforced by this server yet"));
     }
     Ok(())
 }

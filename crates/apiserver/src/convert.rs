@@ -1,8 +1,8 @@
-//! Kinds that are served in two versions but stored in one: `events.k8s.io/v1 Event` is stored as the core group's.
-//! Pure renaming of fields; everything else is stored as it is served.
+//! Kinds that are served in two versions but stored in one: `events.k8s.io/v1 Event` is stored as the core group's,
+//! `autoscaling/v1 HorizontalPodAutoscaler` as `autoscaling/v2`. Pure; everything else is stored as it is served.
 
 use isopod_schema::{Kind, Table};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Field of `events.k8s.io/v1`, field of `v1`.
 const EVENT_FIELDS: [(&str, &str); 7] = [
@@ -15,30 +15,57 @@ const EVENT_FIELDS: [(&str, &str); 7] = [
     ("deprecatedCount", "count"),
 ];
 
+/// Metrics of an autoscaler that version 1 cannot say.
+const METRICS_ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/metrics";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pair {
+    Events,
+    Autoscalers,
+}
+
+fn pair(kind: &Kind) -> Option<Pair> {
+    if kind.is("events.k8s.io", "events") {
+        return Some(Pair::Events);
+    }
+    (kind.is("autoscaling", "horizontalpodautoscalers") && kind.version == "v1").then_some(Pair::Autoscalers)
+}
+
 /// Objects of this kind are stored as another.
 pub(crate) fn is_needed(kind: &Kind) -> bool {
-    kind.is("events.k8s.io", "events")
+    pair(kind).is_some()
 }
 
 /// The kind that objects of this kind are stored as.
 pub(crate) fn stored_kind(kind: &'static Kind) -> &'static Kind {
-    if is_needed(kind) { Table::builtin().resource("", "v1", "events").unwrap_or(kind) } else { kind }
+    let stored = match pair(kind) {
+        None => None,
+        Some(Pair::Events) => Table::builtin().resource("", "v1", "events"),
+        Some(Pair::Autoscalers) => Table::builtin().resource("autoscaling", "v2", "horizontalpodautoscalers"),
+    };
+    stored.unwrap_or(kind)
 }
 
 /// From the stored form to the served one.
 pub(crate) fn from_stored(kind: &Kind, object: Value) -> Value {
-    if !is_needed(kind) {
-        return object;
+    match pair(kind) {
+        None => object,
+        Some(Pair::Events) => rename(object, "events.k8s.io/v1", |name| {
+            EVENT_FIELDS.iter().find(|(_, core)| *core == name).map(|(new, _)| *new)
+        }),
+        Some(Pair::Autoscalers) => autoscaler_v1(object),
     }
-    rename(object, &kind.api_version(), |name| EVENT_FIELDS.iter().find(|(_, core)| *core == name).map(|(new, _)| *new))
 }
 
 /// From the served form to the stored one.
 pub(crate) fn to_stored(kind: &Kind, object: Value) -> Value {
-    if !is_needed(kind) {
-        return object;
+    match pair(kind) {
+        None => object,
+        Some(Pair::Events) => {
+            rename(object, "v1", |name| EVENT_FIELDS.iter().find(|(new, _)| *new == name).map(|(_, core)| *core))
+        }
+        Some(Pair::Autoscalers) => autoscaler_v2(object),
     }
-    rename(object, "v1", |name| EVENT_FIELDS.iter().find(|(new, _)| *new == name).map(|(_, core)| *core))
 }
 
 fn rename(object: Value, api_version: &str, name: impl Fn(&str) -> Option<&'static str>) -> Value {
@@ -47,4 +74,58 @@ fn rename(object: Value, api_version: &str, name: impl Fn(&str) -> Option<&'stat
     let mut renamed: Map<String, Value> = fields.into_iter().map(|(key, value)| (renamed(key), value)).collect();
     renamed.insert("apiVersion".into(), api_version.into());
     renamed.into()
+}
+
+fn is_cpu(metric: &Value) -> bool {
+    metric["resource"]["name"] == "cpu" && metric["resource"]["target"]["type"] == "Utilization"
+}
+
+/// The CPU goal becomes a field, other metrics an annotation, as upstream does.
+fn autoscaler_v1(mut object: Value) -> Value {
+    object["apiVersion"] = "autoscaling/v1".into();
+    let Some(spec) = object["spec"].as_object_mut() else { return object };
+    let metrics = spec.shift_remove("metrics").and_then(|metrics| metrics.as_array().cloned()).unwrap_or_default();
+    if let Some(cpu) = metrics.iter().find(|metric| is_cpu(metric)) {
+        let goal = cpu["resource"]["target"]["averageUtilization"].clone();
+        spec.insert("targetCPUUtilizationPercentage".into(), goal);
+    }
+    let others: Vec<&Value> = metrics.iter().filter(|metric| !is_cpu(metric)).collect();
+    if !others.is_empty() {
+        object["metadata"]["annotations"][METRICS_ANNOTATION] = json!(others).to_string().into();
+    }
+    object
+}
+
+fn autoscaler_v2(mut object: Value) -> Value {
+    object["apiVersion"] = "autoscaling/v2".into();
+    let annotations = object["metadata"].get_mut("annotations").and_then(Value::as_object_mut);
+    let kept = annotations.and_then(|annotations| annotations.shift_remove(METRICS_ANNOTATION));
+    let mut metrics: Vec<Value> = kept.and_then(|text| serde_json::from_str(text.as_str()?).ok()).unwrap_or_default();
+    let Some(spec) = object["spec"].as_object_mut() else { return object };
+    if let Some(goal) = spec.shift_remove("targetCPUUtilizationPercentage") {
+        let target = json!({"type": "Utilization", "averageUtilization": goal});
+        metrics.insert(0, json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
+    }
+    if !metrics.is_empty() {
+        spec.insert("metrics".into(), metrics.into());
+    }
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn autoscalers_survive_the_way_there_and_back() {
+        let kind = Table::builtin().resource("autoscaling", "v1", "horizontalpodautoscalers").unwrap();
+        let memory = json!({"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 70}}});
+        let cpu = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}});
+        for metrics in [json!([cpu]), json!([cpu, memory])] {
+            let stored = json!({"apiVersion": "autoscaling/v2", "metadata": {"annotations": {}}, "spec": {"maxReplicas": 3, "metrics": metrics}});
+            let served = from_stored(kind, stored.clone());
+            assert_eq!(served["spec"], json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}));
+            assert_eq!(to_stored(kind, served), stored);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::create;
 use crate::negotiate;
 use crate::respond::{self, Response};
 use crate::strategy::{self, meta};
-use crate::{admission, codec, convert};
+use crate::{addresses, admission, codec, convert};
 
 /// Rounds of the compare-and-set loop. Somebody else made progress in each that was lost.
 const ROUNDS: usize = 100;
@@ -25,10 +25,6 @@ pub(crate) enum Part {
     Status,
     /// `spec.finalizers` of a namespace.
     Finalize,
-    /// Resources of a pod's containers.
-    Resize,
-    /// Ephemeral containers of a pod.
-    EphemeralContainers,
     /// The node of a pod, which the server itself writes.
     Binding,
 }
@@ -159,7 +155,8 @@ pub(crate) async fn apply(
         let old = codec::decode(&current.value)?;
         let wanted = change(&old)?;
         check_preconditions(context, &wanted, &old)?;
-        let new = strategy::prepare_update(context.stored, part, wanted, &old);
+        let mut new = strategy::prepare_update(context.stored, part, wanted, &old);
+        let _turn = if part == Part::Main { addresses::allocate(context, &mut new).await? } else { None };
         check(context, part, &new, &old)?;
         if new == old {
             return Ok(Edited { bytes: current.value.clone(), created: false });
@@ -191,7 +188,7 @@ fn check(context: &Context, part: Part, new: &Value, old: &Value) -> Result<(), 
     let mut errors = strategy::check_update(new, old);
     errors.extend(match part {
         Part::Status => validate::update_status(context.stored, new, old),
-        Part::Finalize | Part::Resize | Part::EphemeralContainers | Part::Binding => Vec::new(),
+        Part::Finalize | Part::Binding => Vec::new(),
         Part::Main => validate::update(context.stored, new, old),
     });
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(context.kind, &context.info.name, &errors)) }

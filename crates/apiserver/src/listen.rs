@@ -27,7 +27,8 @@ use crate::user::UserInfo;
 const CONNECTIONS_MAX: usize = 4_096;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-const HEADER_BYTES_MAX: usize = 64 << 10;
+/// Largest request head in bytes over HTTP/1.1; over HTTP/2 a quarter of it.
+const HEADER_BUFFER_BYTES: usize = 256 << 10;
 /// Clients open a stream per watch on one connection.
 const STREAMS_PER_CONNECTION: u32 = 2_000;
 /// How long answers that are under way may take after the server was told to stop.
@@ -138,16 +139,12 @@ where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(HEADER_BYTES_MAX.max(256 << 10));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_BUFFER_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .max_header_list_size(u32::try_from(HEADER_BYTES_MAX).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(HEADER_BUFFER_BYTES / 4).unwrap_or(u32::MAX))
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(20));
     let service = service_fn(move |request: http::Request<Incoming>| {

@@ -50,7 +50,7 @@ pub(crate) async fn handle(server: Arc<ApiServer>, request: Request<RequestBody>
 fn audit_id(headers: &HeaderMap) -> HeaderValue {
     let given = headers.get("audit-id").filter(|id| id.len() <= 64).cloned();
     let fresh = || HeaderValue::from_str(&uuid::Uuid::new_v4().to_string());
-    given.map_or_else(|| fresh().unwrap_or(HeaderValue::from_static("none")), |id| id)
+    given.unwrap_or_else(|| fresh().unwrap_or(HeaderValue::from_static("none")))
 }
 
 async fn process(server: Arc<ApiServer>, request: Request<RequestBody>, caller: Caller) -> Result<Response, Status> {

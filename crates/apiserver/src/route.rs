@@ -47,7 +47,7 @@ impl RequestInfo {
     fn place(rest: &[&str]) -> Self {
         let (namespace, rest) = match rest {
             // The namespace itself and its subresources.
-            ["namespaces", name, tail @ ..] if matches!(tail, [] | ["status" | "finalize"]) => (*name, rest),
+            ["namespaces", name] | ["namespaces", name, "status" | "finalize"] => (*name, rest),
             ["namespaces", namespace, rest @ ..] => (*namespace, rest),
             rest => ("", rest),
         };

@@ -73,7 +73,6 @@ pub(crate) fn prepare_update(kind: &Kind, part: Part, new: Value, old: &Value) -
         Part::Status => status_of(kind, new, old),
         Part::Binding => new,
         Part::Finalize => finalizers_of(new, old),
-        Part::Resize | Part::EphemeralContainers => spec_of(new, old),
     };
     merged["apiVersion"] = old["apiVersion"].clone();
     merged["kind"] = old["kind"].clone();
@@ -139,13 +138,6 @@ fn finalizers_of(new: Value, old: &Value) -> Value {
     let mut merged = old.clone();
     let wanted = new["spec"].get("finalizers").cloned().unwrap_or(json!([]));
     merged["spec"]["finalizers"] = wanted;
-    merged
-}
-
-/// Spec of the new object, everything else of the old one.
-fn spec_of(new: Value, old: &Value) -> Value {
-    let mut merged = old.clone();
-    take(&mut merged, &new, "spec");
     merged
 }
 

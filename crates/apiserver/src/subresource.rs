@@ -18,8 +18,6 @@ pub(crate) async fn answer(context: &Context, body: bytes::Bytes) -> Result<Resp
     match name {
         "status" | "approval" => part(context, Part::Status, &body).await,
         "finalize" => part(context, Part::Finalize, &body).await,
-        "resize" => part(context, Part::Resize, &body).await,
-        "ephemeralcontainers" => part(context, Part::EphemeralContainers, &body).await,
         "scale" => scale(context, &body).await,
         "binding" => binding(context, &body).await,
         "eviction" => eviction::answer(context, &body).await,

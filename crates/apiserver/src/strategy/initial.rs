@@ -101,14 +101,30 @@ pub(super) fn keep_allocated(kind: &Kind, object: &mut Value, old: &Value) {
             object["spec"][field] = value.clone();
         }
     }
-    if matches!(object["spec"]["type"].as_str(), Some("NodePort" | "LoadBalancer")) {
-        keep_node_ports(object, old);
+    match object["spec"]["type"].as_str() {
+        Some("NodePort" | "LoadBalancer") => keep_node_ports(object, old),
+        _ => drop_node_ports(object, old),
+    }
+}
+
+/// A Service that no longer wants node ports loses those it had; ones that it newly asks for are left to validation.
+fn drop_node_ports(object: &mut Value, old: &Value) {
+    let previous = old["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    let Some(ports) = object["spec"].get_mut("ports").and_then(Value::as_array_mut) else { return };
+    for port in ports.iter_mut().filter_map(Value::as_object_mut) {
+        let had = |candidate: &Value| {
+            candidate.get("nodePort").is_some() && candidate.get("nodePort") == port.get("nodePort")
+        };
+        if previous.iter().any(had) {
+            port.shift_remove("nodePort");
+        }
     }
 }
 
 fn keep_node_ports(object: &mut Value, old: &Value) {
     let previous = old["spec"]["ports"].as_array().cloned().unwrap_or_default();
-    for port in object["spec"]["ports"].as_array_mut().into_iter().flatten() {
+    let ports = object["spec"].get_mut("ports").and_then(Value::as_array_mut);
+    for port in ports.into_iter().flatten() {
         let same = |candidate: &&Value| candidate["port"] == port["port"] && candidate["protocol"] == port["protocol"];
         if port["nodePort"].as_u64().unwrap_or(0) == 0
             && let Some(number) = previous.iter().find(same).and_then(|found| found.get("nodePort"))
