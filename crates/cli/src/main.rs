@@ -1,0 +1,35 @@
+//! The `isopod` binary: parse, run, exit code.
+
+mod args;
+mod cluster;
+mod cost;
+mod create;
+mod delete;
+mod doctor;
+mod get;
+mod image;
+mod kubeconfig;
+mod progress;
+mod server;
+mod streams;
+
+use clap::Parser;
+
+fn main() -> std::process::ExitCode {
+    let args = args::Args::parse();
+    match run(args) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: args::Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(args::dispatch(args));
+    // Tasks that wait for ever must not keep the process.
+    runtime.shutdown_background();
+    result
+}
