@@ -90,9 +90,13 @@ fn job(object: &mut Value, uid: &str) {
     }
 }
 
-/// An update that leaves allocated fields out keeps them.
+/// An update that leaves allocated fields out keeps them; one that changes the type loses what only the old type has.
 pub(super) fn keep_allocated(kind: &Kind, object: &mut Value, old: &Value) {
-    if !kind.is("", "services") || object["spec"]["type"] == "ExternalName" {
+    if !kind.is("", "services") {
+        return;
+    }
+    drop_type_dependent(object, old);
+    if object["spec"]["type"] == "ExternalName" {
         return;
     }
     for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
@@ -101,21 +105,47 @@ pub(super) fn keep_allocated(kind: &Kind, object: &mut Value, old: &Value) {
             object["spec"][field] = value.clone();
         }
     }
-    match object["spec"]["type"].as_str() {
-        Some("NodePort" | "LoadBalancer") => keep_node_ports(object, old),
-        _ => drop_node_ports(object, old),
+    if matches!(object["spec"]["type"].as_str(), Some("NodePort" | "LoadBalancer")) {
+        keep_node_ports(object, old);
     }
 }
 
-/// A Service that no longer wants node ports loses those it had; ones that it newly asks for are left to validation.
-fn drop_node_ports(object: &mut Value, old: &Value) {
-    let previous = old["spec"]["ports"].as_array().cloned().unwrap_or_default();
-    let Some(ports) = object["spec"].get_mut("ports").and_then(Value::as_array_mut) else { return };
-    for port in ports.iter_mut().filter_map(Value::as_object_mut) {
-        let had = |candidate: &Value| {
-            candidate.get("nodePort").is_some() && candidate.get("nodePort") == port.get("nodePort")
-        };
-        if previous.iter().any(had) {
+/// Fields that the new type does not have go when they still are what they were; new ones are left to validation.
+fn drop_type_dependent(object: &mut Value, old: &Value) {
+    let (spec, before) = (&mut object["spec"], &old["spec"]);
+    let dropped: &[&str] = match spec["type"].as_str() {
+        Some("LoadBalancer") => &[],
+        Some("NodePort") => &["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"],
+        Some("ExternalName") => &[
+            "allocateLoadBalancerNodePorts",
+            "loadBalancerClass",
+            "healthCheckNodePort",
+            "externalTrafficPolicy",
+            "internalTrafficPolicy",
+            "clusterIP",
+            "clusterIPs",
+            "ipFamilies",
+            "ipFamilyPolicy",
+        ],
+        _ => &["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort", "externalTrafficPolicy"],
+    };
+    let Some(fields) = spec.as_object_mut() else { return };
+    for field in dropped {
+        if fields.get(*field) == before.get(*field) {
+            fields.shift_remove(*field);
+        }
+    }
+    if !matches!(fields.get("type").and_then(Value::as_str), Some("NodePort" | "LoadBalancer")) {
+        drop_node_ports(fields, before);
+    }
+}
+
+fn drop_node_ports(spec: &mut Map<String, Value>, before: &Value) {
+    let previous = before["ports"].as_array().map_or(&[][..], Vec::as_slice);
+    let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
+    for port in ports.into_iter().flatten().filter_map(Value::as_object_mut) {
+        let number = port.get("nodePort");
+        if number.is_some() && previous.iter().any(|candidate| candidate.get("nodePort") == number) {
             port.shift_remove("nodePort");
         }
     }

@@ -126,6 +126,53 @@ async fn services_get_addresses_and_keep_them() {
 }
 
 #[tokio::test]
+async fn services_change_their_type() {
+    let cluster = Cluster::new().await;
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    let created = cluster.create("services", "default", service).await;
+    let line = "PATCH /api/v1/namespaces/default/services/s";
+    for (kind, port) in [("NodePort", json!(30_000)), ("LoadBalancer", json!(30_000)), ("ClusterIP", Value::Null)] {
+        let now = cluster.ok(line, json!({"spec": {"type": kind}})).await;
+        assert_eq!(
+            (&now["spec"]["ports"][0]["nodePort"], &now["spec"]["clusterIP"]),
+            (&port, &created["spec"]["clusterIP"]),
+            "{kind}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_carried_out_is_refused_by_name() {
+    let cluster = Cluster::new().await;
+    cluster.create("pods", "default", pod("p")).await;
+    let definition = json!({
+        "metadata": {"name": "tabs.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "tabs", "kind": "Tab"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}],
+        },
+    });
+    let table = [
+        (
+            "POST /apis/apiextensions.k8s.io/v1/customresourcedefinitions".to_owned(),
+            definition,
+            "does not carry out customresourcedefinitions",
+        ),
+        (format!("PATCH {POD}/resize"), json!({"spec": {"containers": []}}), "\"resize\" of pods is not supported"),
+        (format!("PATCH {POD}/ephemeralcontainers"), json!({}), "\"ephemeralcontainers\" of pods is not supported"),
+        (format!("GET {POD}/proxy"), Value::Null, "\"proxy\" of pods is not supported"),
+        (format!("GET {POD}/exec?command=x&stdout=1"), Value::Null, "Upgrade request required"),
+    ];
+    for (line, body, part) in table {
+        let (_, message) = cluster.refused(&line, body).await;
+        assert!(message.contains(part), "{line}: {message}");
+    }
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "1"}}}).to_string();
+    let answer = cluster.ask("POST /api/v1/namespaces/default/resourcequotas", &[], &quota).await;
+    assert!(answer.headers["warning"].to_str().unwrap().contains("not enforced"), "{answer:?}");
+}
+
+#[tokio::test]
 async fn tokens_are_bound() {
     let cluster = Cluster::new().await;
     cluster.create("pods", "default", pod("p")).await;
