@@ -227,6 +227,7 @@ pub(crate) async fn connect(agent: Arc<Agent>, mut inputs: Streaming<ConnectInpu
     Ok(ReceiverStream::new(receiver))
 }
 
+/// Each direction ends by itself: a server that has closed its side may still be written to.
 async fn forward(stream: TcpStream, mut inputs: Streaming<ConnectInput>, sender: Sender<ConnectOutput>) {
     let (mut reader, mut writer) = stream.into_split();
     let to_pod = async {
@@ -238,17 +239,18 @@ async fn forward(stream: TcpStream, mut inputs: Streaming<ConnectInput>, sender:
         }
         let _ = writer.shutdown().await;
     };
-    let to_host = async {
+    let to_host = async move {
         let mut buffer = vec![0; limit::CHUNK_BYTES];
-        while let Ok(length) = reader.read(&mut buffer).await {
+        loop {
+            let length = tokio::select! {
+                read = reader.read(&mut buffer) => read.unwrap_or(0),
+                () = sender.closed() => 0,
+            };
             let data = Bytes::copy_from_slice(&buffer[..length]);
             if length == 0 || sender.send(Ok(ConnectOutput { data })).await.is_err() {
                 return;
             }
         }
     };
-    tokio::select! {
-        () = async { tokio::join!(to_host, to_pod); } => {}
-        () = sender.closed() => {}
-    }
+    tokio::join!(to_host, to_pod);
 }

@@ -1,52 +1,420 @@
 //! The guest agent in a real microVM: QEMU, a cloud kernel, an image disk made of busybox. Needs root, QEMU, e2fsprogs and
-//! busybox-static, and the agent built for guests (`cargo xtask guest`, or see `support::agent`); says loudly what is missing.
+//! busybox-static, and the agent built for guests (`ISOPOD_GUEST_AGENT`, or where `cargo xtask` puts it); says loudly what is
+//! missing.
 
 mod support;
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Duration};
 
-use isopod_guest_api::{ContainerConfig, ErrorKind, EventKind, LogsRequest};
-use support::{Lab, container, text};
+use bytes::Bytes;
+use futures::StreamExt;
+use isopod_guest_api::{
+    AttachRequest, ContainerConfig, ContainerState, EmptyDirVolume, ErrorKind, ExecStart, FilesVolume, LogsRequest, Mount,
+    PodConfig, TerminalSize, UpdateVolumeRequest, Volume, VolumeFile, VolumeSource,
+};
+use isopod_vmm::{Machine, StartPath, Vmm};
+use support::{
+    Lab, container,
+    guest::{ExecInput, ExecOutput, ExecSession, GuestClient},
+    text,
+};
+
+/// A machine with the image in slot 0, and a conversation with it.
+async fn guest(lab: &Lab, id: &str) -> (Machine, GuestClient) {
+    let machine = lab.machine(id, 256).await;
+    let client = support::client(&machine).await;
+    (machine, client)
+}
+
+/// As `guest`, configured.
+async fn pod(lab: &Lab, id: &str, config: PodConfig) -> (Machine, GuestClient) {
+    let (machine, client) = guest(lab, id).await;
+    client.configure_pod(config).await.unwrap();
+    (machine, client)
+}
+
+/// Runs a container to its end; returns its exit and its standard output.
+async fn run(client: &GuestClient, config: ContainerConfig) -> (isopod_guest_api::ContainerExited, String) {
+    let id = config.id.clone();
+    let mut events = client.events(0).await.unwrap();
+    client.start_container(config).await.unwrap();
+    let (out, err) = support::logs(client, LogsRequest { container_id: id.clone(), offset: 0, follow: true }).await;
+    let exit = support::exit(&mut events, &id).await;
+    (exit, format!("{}{}", text(&out), text(&err)))
+}
+
+/// Everything that a session says: output, and how it ended.
+async fn finish(mut session: ExecSession) -> (String, ExecOutput) {
+    let mut output = Vec::new();
+    loop {
+        match session.output.recv().await.expect("a session ends with an exit or a failure") {
+            ExecOutput::Stdout(bytes) | ExecOutput::Stderr(bytes) => output.extend_from_slice(&bytes),
+            last => return (text(&output).to_owned(), last),
+        }
+    }
+}
+
+fn exec(id: &str, line: &str) -> ExecStart {
+    ExecStart { container_id: id.into(), argv: ["sh", "-c", line].map(str::to_owned).to_vec(), ..ExecStart::default() }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_runs_in_a_cold_booted_machine() {
     let Some(lab) = Lab::open(false).await else { return };
-    let before = Instant::now();
-    let machine = lab.machine("cold", 256).await;
-    let client = support::client(&machine).await;
-    eprintln!("spawn -> hello {:?}, kernel {}", before.elapsed(), client.hello().kernel_release);
-    client.configure_pod(support::pod("pod-1")).await.unwrap();
+    let (machine, client) = pod(&lab, "cold", support::pod("pod-1")).await;
+    assert_eq!(machine.path(), StartPath::Booted);
+    assert!(client.hello().kernel_release.contains("cloud"), "{:?}", client.hello());
     let mut events = client.events(0).await.unwrap();
-    let before = Instant::now();
     client.start_container(container("c1", "echo out; echo err >&2; id -u; exit 3")).await.unwrap();
-    eprintln!("start container {:?}", before.elapsed());
     let exit = support::exit(&mut events, "c1").await;
     assert_eq!((exit.code, exit.signal, exit.oom_killed), (3, 0, false));
+    assert!(exit.started_unix_nanos > 1_700_000_000_000_000_000 && exit.finished_unix_nanos >= exit.started_unix_nanos);
     let (out, err) = support::logs(&client, LogsRequest { container_id: "c1".into(), offset: 0, follow: true }).await;
     assert_eq!((text(&out), text(&err)), ("out\n0\n", "err\n"));
+    let fact = machine.destroy().await.unwrap();
+    assert_eq!(fact.signal, Some(9));
+    assert!(!lab.options.run_dir.join("cold").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn machines_of_one_class_are_restored_from_one_template() {
+    let Some(mut lab) = Lab::open(true).await else { return };
+    for round in 0..3 {
+        let (machine, client) = pod(&lab, &format!("clone-{round}"), support::pod("pod-1")).await;
+        assert_eq!(machine.path(), StartPath::Restored);
+        // What one machine writes, the next one does not see.
+        let (exit, output) = run(&client, container("c1", "cat /marker; echo x > /marker; exit 7")).await;
+        assert_eq!(exit.code, 7);
+        assert!(output.contains("No such file"), "{output}");
+        machine.destroy().await.unwrap();
+    }
+    // Another process finds the template in the cache.
+    let refused = Vmm::open(lab.options.clone()).await.unwrap_err();
+    assert!(refused.to_string().contains("in use"), "{refused}");
+    lab.vmm = None;
+    let other = Vmm::open(lab.options.clone()).await.unwrap();
+    let machine = other.prepare(lab.spec("other", 256)).await.unwrap();
+    assert_eq!(machine.path(), StartPath::Restored);
     machine.destroy().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_machine_is_restored_from_a_template() {
+async fn a_container_sees_what_its_configuration_says() {
     let Some(lab) = Lab::open(true).await else { return };
-    let before = Instant::now();
-    assert!(lab.vmm.warm(1, 256 << 20, false).await);
-    eprintln!("template {:?}", before.elapsed());
-    for round in 0..3 {
-        let before = Instant::now();
-        let machine = lab.machine(&format!("clone-{round}"), 256).await;
-        assert_eq!(machine.path(), isopod_vmm::StartPath::Restored);
-        let prepared = before.elapsed();
-        let client = support::client(&machine).await;
-        let hello = before.elapsed();
-        client.configure_pod(support::pod("pod-1")).await.unwrap();
-        let configured = before.elapsed();
-        let mut events = client.events(0).await.unwrap();
-        client.start_container(container("c1", "exit 7")).await.unwrap();
-        let started = before.elapsed();
-        assert_eq!(support::exit(&mut events, "c1").await.code, 7);
-        eprintln!("prepared {prepared:?}, hello {hello:?}, configured {configured:?}, started {started:?}, exited {:?}", before.elapsed());
-        machine.destroy().await.unwrap();
+    let (machine, client) = pod(&lab, "sees", support::pod("pod-1")).await;
+    let base = |id: &str, line: &str| container(id, line);
+    let table: Vec<(ContainerConfig, i32, &str)> = vec![
+        (base("hostname", "hostname; cat /etc/hostname"), 0, "web-0\nweb-0\n"),
+        (base("pid", "echo $$"), 0, "1\n"),
+        (ContainerConfig { cwd: "/made/here".into(), ..base("cwd", "pwd") }, 0, "/made/here\n"),
+        (ContainerConfig { user: "web".into(), ..base("user", "id -u; id -g; id -G; echo $HOME") }, 0, "101\n102\n102 50\n/home/web\n"),
+        (
+            ContainerConfig { run_as_user: Some(7), run_as_group: Some(8), supplemental_groups: vec![9], ..base("runas", "id -u; id -g; id -G") },
+            0,
+            "7\n8\n8 9\n",
+        ),
+        (ContainerConfig { env: vec!["A=b=c".into(), "HOME=/x".into()], ..base("env", "echo $A $HOME $HOSTNAME") }, 0, "b=c /x web-0\n"),
+        (ContainerConfig { readonly_rootfs: true, ..base("readonly", "touch /x 2>/dev/null || echo refused; touch /dev/shm/y && echo shm") }, 0, "refused\nshm\n"),
+        (base("masked", "cat /proc/kcore | head -c 1; touch /proc/sys/kernel/hostname 2>/dev/null || echo; echo hi > /proc/sys/kernel/domainname 2>/dev/null || echo refused"), 0, "refused"),
+        (base("status", "exit 42"), 42, ""),
+        (base("stderr", "echo e >&2"), 0, "e\n"),
+        (base("mounts", "mount | head -1 | cat; ls /run/isopod 2>/dev/null; ls / | tail -20 | cat"), 0, "overlay"),
+        (ContainerConfig { user: "web".into(), ..base("devstdout", "echo a > /dev/stdout; echo b > /dev/stderr; echo c > /dev/null") }, 0, "a\nb\n"),
+    ];
+    for (config, code, expected) in table {
+        let id = config.id.clone();
+        let (exit, output) = run(&client, config).await;
+        assert_eq!(exit.code, code, "{id}: {output}");
+        assert!(output.contains(expected), "{id}: {output:?} lacks {expected:?}");
+        client.remove_container(&id).await.unwrap();
     }
+    machine.destroy().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_started_is_told_by_kind() {
+    let Some(lab) = Lab::open(true).await else { return };
+    let (machine, client) = guest(&lab, "faults").await;
+    let early = client.start_container(container("early", "true")).await.unwrap_err();
+    assert_eq!(early.kind(), Some(ErrorKind::NotConfigured), "{early}");
+    client.configure_pod(support::pod("pod-1")).await.unwrap();
+    client.configure_pod(support::pod("pod-1")).await.unwrap();
+    let other = client.configure_pod(support::pod("pod-2")).await.unwrap_err();
+    assert_eq!(other.kind(), Some(ErrorKind::AlreadyExists), "{other}");
+    let program = |argv: &[&str]| ContainerConfig { argv: argv.iter().map(|&word| word.to_owned()).collect(), ..container("x", "") };
+    let mount = Mount { volume: "none".into(), mount_path: "/v".into(), ..Mount::default() };
+    let table = vec![
+        (program(&["foo"]), ErrorKind::CommandNotFound, "exec: \"foo\": executable file not found in $PATH"),
+        (program(&["/foo"]), ErrorKind::CommandNotFound, "exec: \"/foo\": stat /foo: no such file or directory"),
+        (program(&["/etc/passwd"]), ErrorKind::PermissionDenied, "exec: \"/etc/passwd\": permission denied"),
+        (program(&[]), ErrorKind::InvalidArgument, "no command specified"),
+        (ContainerConfig { user: "ghost".into(), ..container("x", "") }, ErrorKind::NoSuchUser, "unable to find user ghost"),
+        (ContainerConfig { image_slot: 3, ..container("x", "") }, ErrorKind::NoSuchImage, "slot 3"),
+        (ContainerConfig { image_slot: 99, ..container("x", "") }, ErrorKind::NoSuchImage, "slot 99"),
+        (ContainerConfig { mounts: vec![mount], ..container("x", "") }, ErrorKind::NoSuchVolume, "none"),
+        (ContainerConfig { cwd: "/etc/passwd".into(), ..container("x", "") }, ErrorKind::WorkingDirectory, "/etc/passwd"),
+        (ContainerConfig { id: "../x".into(), ..container("x", "") }, ErrorKind::InvalidArgument, "../x"),
+    ];
+    for (config, kind, message) in table {
+        let error = client.start_container(config).await.unwrap_err();
+        assert_eq!(error.kind(), Some(kind), "{error:?}");
+        assert!(error.to_string().contains(message), "{error}");
+    }
+    // None of them is left, and the name is free.
+    let (exit, _) = run(&client, container("x", "exit 0")).await;
+    assert_eq!(exit.code, 0);
+    machine.destroy().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_are_told_with_signal_memory_and_message() {
+    let Some(lab) = Lab::open(true).await else { return };
+    let (machine, client) = pod(&lab, "ends", support::pod("pod-1")).await;
+    let mut events = client.events(0).await.unwrap();
+    client.start_container(container("killed", "sleep 1000")).await.unwrap();
+    client.signal_container("killed", 9, false).await.unwrap();
+    let exit = support::exit(&mut events, "killed").await;
+    assert_eq!((exit.code, exit.signal, exit.oom_killed), (137, 9, false));
+    let trap = "trap 'exit 5' TERM; echo ready; while true; do sleep 1000 & wait $!; done";
+    client.start_container(container("term", trap)).await.unwrap();
+    let mut log = client.logs(LogsRequest { container_id: "term".into(), offset: 0, follow: true }).await.unwrap();
+    log.next().await.unwrap().unwrap();
+    client.signal_container("term", 15, false).await.unwrap();
+    assert_eq!(support::exit(&mut events, "term").await.code, 5);
+    let hungry = ContainerConfig { memory_limit_bytes: 16 << 20, ..container("hungry", "yes x | head -c 100000000 | tail -c 90000000 > /dev/null") };
+    let (exit, _) = run(&client, hungry).await;
+    assert_eq!((exit.code, exit.oom_killed), (137, true));
+    let (exit, _) = run(&client, container("message", "printf 'last words' > /dev/termination-log; exit 1")).await;
+    assert_eq!(exit.termination_message, "last words");
+    let fallback = ContainerConfig { termination_message_from_logs: true, ..container("fallback", "echo one; echo two; exit 1") };
+    assert_eq!(run(&client, fallback).await.0.termination_message, "one\ntwo");
+    let gone = client.signal_container("fallback", 9, false).await.unwrap_err();
+    assert_eq!(gone.kind(), Some(ErrorKind::NotRunning));
+    client.remove_container("fallback").await.unwrap();
+    assert_eq!(client.remove_container("fallback").await.unwrap_err().kind(), Some(ErrorKind::NoSuchContainer));
+    machine.destroy().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exec_attach_and_forward_reach_a_running_container() {
+    let Some(lab) = Lab::open(true).await else { return };
+    let (machine, client) = pod(&lab, "exec", support::pod("pod-1")).await;
+    let main = ContainerConfig { user: "web".into(), env: vec!["A=1".into()], ..container("main", "sleep 1000") };
+    client.start_container(main).await.unwrap();
+    let (output, last) = finish(client.exec(exec("main", "id -u; echo $A; hostname; echo e >&2; exit 9")).await.unwrap()).await;
+    assert_eq!(last, ExecOutput::Exited { code: 9 });
+    assert!(output.contains("101\n1\nweb-0\n") && output.contains("e\n"), "{output}");
+
+    let session = client.exec(ExecStart { stdin: true, ..exec("main", "cat; echo end") }).await.unwrap();
+    let big = Bytes::from(vec![b'z'; 300_000]);
+    session.input.send(ExecInput::Stdin(big.clone())).await.unwrap();
+    session.input.send(ExecInput::StdinClosed).await.unwrap();
+    let (output, last) = finish(session).await;
+    assert_eq!((output.len(), last), (300_004, ExecOutput::Exited { code: 0 }));
+
+    let size = Some(TerminalSize { columns: 77, rows: 33 });
+    let session = client.exec(ExecStart { tty: true, stdin: true, terminal_size: size, ..exec("main", "stty size; read x; stty size; echo $x") }).await.unwrap();
+    session.input.send(ExecInput::Resize { columns: 80, rows: 24 }).await.unwrap();
+    session.input.send(ExecInput::Stdin(Bytes::from_static(b"typed\n"))).await.unwrap();
+    let (output, last) = finish(session).await;
+    assert_eq!(last, ExecOutput::Exited { code: 0 });
+    assert!(output.contains("24 80") && output.matches("typed").count() == 2, "{output:?}");
+
+    for (start, kind) in [
+        (ExecStart { argv: vec!["nope".into()], ..exec("main", "") }, ErrorKind::CommandNotFound),
+        (exec("ghost", "true"), ErrorKind::NoSuchContainer),
+        (ExecStart { argv: vec![], ..exec("main", "") }, ErrorKind::InvalidArgument),
+    ] {
+        assert_eq!(client.exec(start).await.unwrap_err().kind(), Some(kind));
+    }
+
+    // A session that is dropped takes its process with it.
+    let session = client.exec(exec("main", "echo $$; sleep 12345")).await.unwrap();
+    drop(session);
+    wait_until(async || finish(client.exec(exec("main", "for p in /proc/[0-9]*; do cat $p/cmdline; done")).await.unwrap()).await.0, |text| !text.contains("sleep\u{0}12345")).await;
+    machine.destroy().await.unwrap();
+}
+
+/// Asks until the answer is right; for what ends some time after it was told to.
+async fn wait_until<T: std::fmt::Debug>(mut ask: impl AsyncFnMut() -> T, right: impl Fn(&T) -> bool) {
+    let ask = async {
+        while !right(&ask().await) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), ask).await.expect("the answer never became right");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn input_reaches_an_attached_container_and_ports_are_forwarded() {
+    let Some(lab) = Lab::open(true).await else { return };
+    let (machine, client) = pod(&lab, "attach", support::pod("pod-1")).await;
+    client.start_container(ContainerConfig { stdin: true, ..container("cat", "read a; echo got $a; read b; echo got $b") }).await.unwrap();
+    let attach = || AttachRequest { container_id: "cat".into(), stdin: true, terminal_size: None };
+    let mut first = client.attach(attach()).await.unwrap();
+    first.input.send(ExecInput::Stdin(Bytes::from_static(b"one\n"))).await.unwrap();
+    assert_eq!(first.output.recv().await, Some(ExecOutput::Stdout(Bytes::from_static(b"got one\n"))));
+    drop(first);
+    let second = client.attach(attach()).await.unwrap();
+    second.input.send(ExecInput::Stdin(Bytes::from_static(b"two\n"))).await.unwrap();
+    assert_eq!(finish(second).await, ("got two\n".into(), ExecOutput::Exited { code: 0 }));
+
+    client.start_container(ContainerConfig { tty: true, stdin: true, ..container("tty", "stty -echo; read a; echo tty $a; ls -l /proc/self/fd/0") }).await.unwrap();
+    let session = client.attach(AttachRequest { container_id: "tty".into(), ..attach() }).await.unwrap();
+    session.input.send(ExecInput::Stdin(Bytes::from_static(b"x\n"))).await.unwrap();
+    let (output, last) = finish(session).await;
+    assert_eq!(last, ExecOutput::Exited { code: 0 });
+    assert!(output.contains("tty x") && output.contains("/dev/pts/0"), "{output:?}");
+
+    client.start_container(container("web", "mkdir /www; echo page > /www/index.html; echo ready; exec busybox httpd -f -p 8080 -h /www")).await.unwrap();
+    let mut log = client.logs(LogsRequest { container_id: "web".into(), offset: 0, follow: true }).await.unwrap();
+    log.next().await.unwrap().unwrap();
+    let mut port = None;
+    wait_until(
+        async || match client.connect_port(8080).await {
+            Ok(connection) => port.replace(connection).is_none(),
+            Err(error) => {
+                assert_eq!(error.kind(), Some(ErrorKind::ConnectionRefused));
+                false
+            }
+        },
+        |connected| *connected,
+    )
+    .await;
+    let mut port = port.unwrap();
+    port.input.send(Bytes::from_static(b"GET /index.html HTTP/1.0\r\n\r\n")).await.unwrap();
+    let mut page = Vec::new();
+    while let Some(piece) = port.output.recv().await {
+        page.extend_from_slice(&piece.unwrap());
+    }
+    assert!(text(&page).ends_with("page\n"), "{}", text(&page));
+    machine.destroy().await.unwrap();
+}
+
+fn files(entries: &[(&str, &str)]) -> FilesVolume {
+    let file = |(path, content): &(&str, &str)| VolumeFile {
+        path: (*path).into(),
+        content: Bytes::copy_from_slice(content.as_bytes()),
+        mode: 0o640,
+        ..VolumeFile::default()
+    };
+    FilesVolume { files: entries.iter().map(file).collect() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_are_shared_updated_and_bounded() {
+    let Some(lab) = Lab::open(true).await else { return };
+    let volume = |name: &str, source| Volume { name: name.into(), source: Some(source) };
+    let config = PodConfig {
+        volumes: vec![
+            volume("disk", VolumeSource::EmptyDir(EmptyDirVolume::default())),
+            volume("memory", VolumeSource::EmptyDir(EmptyDirVolume { memory: true, size_limit_bytes: 1 << 20 })),
+            volume("config", VolumeSource::Files(files(&[("key", "one"), ("dir/deep", "two")]))),
+        ],
+        fs_group: Some(50),
+        ..support::pod("pod-1")
+    };
+    let (machine, client) = pod(&lab, "volumes", config).await;
+    let mount = |volume: &str, path: &str, sub: &str, read_only| Mount { volume: volume.into(), mount_path: path.into(), sub_path: sub.into(), read_only };
+    let with = |id: &str, line: &str, mounts: Vec<Mount>| ContainerConfig { mounts, ..container(id, line) };
+    let web = |config: ContainerConfig| ContainerConfig { user: "web".into(), ..config };
+    let table = vec![
+        (web(with("write", "echo x > /v/a && ls -n /v/a", vec![mount("disk", "/v", "", false)])), " 101 "),
+        (with("read", "cat /v/a; touch /v/b || echo refused", vec![mount("disk", "/v", "", true)]), "x\nr"),
+        (with("bounded", "dd if=/dev/zero of=/v/a bs=1M count=3 2>&1", vec![mount("memory", "/v", "", false)]), "No space left"),
+        (web(with("files", "cat /c/key /c/dir/deep", vec![mount("config", "/c", "", true)])), "onetwo"),
+        (with("sub", "cat /c/d; cat /etc/one", vec![mount("config", "/c/d", "dir/deep", true), mount("config", "/etc/one", "key", true)]), "twoone"),
+        (with("link", "ln -s /etc /v/etc; echo", vec![mount("disk", "/v", "", false)]), "\n"),
+        (with("made", "touch /w/x && ls /w", vec![mount("disk", "/w", "new/dir", false)]), "x\n"),
+        (with("seen", "ls /v/new/dir", vec![mount("disk", "/v", "", false)]), "x\n"),
+    ];
+    for (config, expected) in table {
+        let id = config.id.clone();
+        let (_, output) = run(&client, config).await;
+        let output = if id == "read" { output.replace("touch: /v/b: Read-only file system\n", "") } else { output };
+        assert!(output.contains(expected), "{id}: {output:?}");
+    }
+    // A link that a container made leads nowhere.
+    let escape = client.start_container(with("escape", "ls /w", vec![mount("disk", "/w", "etc", false)])).await.unwrap_err();
+    assert_eq!(escape.kind(), Some(ErrorKind::MountFailed), "{escape}");
+    client.start_container(with("watcher", "sleep 1000", vec![mount("config", "/c", "", true)])).await.unwrap();
+    client.update_volume(UpdateVolumeRequest { name: "config".into(), files: Some(files(&[("key", "new")])) }).await.unwrap();
+    let (output, _) = finish(client.exec(exec("watcher", "cat /c/key; ls /c")).await.unwrap()).await;
+    assert_eq!(output, "newkey\n");
+    let missing = client.update_volume(UpdateVolumeRequest { name: "disk".into(), files: None }).await.unwrap_err();
+    assert_eq!(missing.kind(), Some(ErrorKind::NoSuchVolume));
+    machine.destroy().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_was_away_learns_what_it_missed() {
+    let Some(mut lab) = Lab::open(true).await else { return };
+    let (_, client) = pod(&lab, "away", support::pod("pod-1")).await;
+    client.start_container(container("long", "sleep 1000")).await.unwrap();
+    client.start_container(container("noisy", "yes | head -c 6000000; exit 4")).await.unwrap();
+    // Leave in the middle of bulk data, as a host that is killed does.
+    let mut log = client.logs(LogsRequest { container_id: "noisy".into(), offset: 0, follow: true }).await.unwrap();
+    log.next().await.unwrap().unwrap();
+    drop((log, client));
+    lab.vmm = None;
+    // Another process of ours finds the machine.
+    let other = Vmm::open(lab.options.clone()).await.unwrap();
+    let machines: BTreeMap<String, Machine> = other.adopt().await.unwrap().into_iter().map(|machine| (machine.id(), machine)).collect();
+    assert_eq!(machines.keys().collect::<Vec<_>>(), ["away"]);
+    let machine = &machines["away"];
+    assert_eq!((machine.path(), machine.memory_bytes()), (StartPath::Restored, 256 << 20));
+    for round in 2..5 {
+        let client = support::client(machine).await;
+        assert_eq!((client.hello().epoch, client.hello().pod_uid.as_str()), (round, "pod-1"));
+        let mut events = client.events(0).await.unwrap();
+        let exit = support::exit(&mut events, "noisy").await;
+        assert_eq!((exit.code, exit.log_end_offset), (4, 6_000_000));
+        let states: Vec<_> = support::client_states(&client);
+        assert!(states.contains(&("long".into(), ContainerState::Running)), "{states:?}");
+        // The ring holds the end; what it lost is a gap that can be seen.
+        let mut log = client.logs(LogsRequest { container_id: "noisy".into(), offset: 0, follow: true }).await.unwrap();
+        let (mut first, mut end) = (None, 0);
+        while let Some(chunk) = log.next().await {
+            let chunk = chunk.unwrap();
+            first.get_or_insert(chunk.offset);
+            end = chunk.offset + chunk.data.len() as u64;
+        }
+        assert_eq!(end, 6_000_000);
+        assert!(first.unwrap() >= 6_000_000 - (4 << 20) && first.unwrap() > 0);
+        let (output, _) = finish(client.exec(exec("long", "echo alive")).await.unwrap()).await;
+        assert_eq!(output, "alive\n");
+    }
+    // A disk can still be exchanged, and the end of the process is seen by whoever adopted it.
+    machine.attach_disk(1, &lab.disk, true).await.unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(machine.pid().cast_signed()).unwrap(), rustix::process::Signal::KILL).unwrap();
+    machine.exited().await;
+    machine.destroy().await.unwrap();
+    assert!(other.adopt().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paused_machines_wait_and_statistics_count() {
+    let Some(lab) = Lab::open(true).await else { return };
+    let spec = isopod_vmm::MachineSpec { paused: true, ..lab.spec("paused", 256) };
+    let machine = lab.vmm().prepare(spec).await.unwrap();
+    machine.attach_disk(0, &lab.disk, true).await.unwrap();
+    machine.claim().unwrap();
+    machine.resume().await.unwrap();
+    assert_eq!(machine.path(), StartPath::Claimed);
+    let client = support::client(&machine).await;
+    client.configure_pod(support::pod("pod-1")).await.unwrap();
+    client.start_container(container("busy", "while true; do :; done")).await.unwrap();
+    wait_until(async || client.stats().await.unwrap(), |stats| {
+        stats.containers.iter().any(|container| container.cpu_usage_nanos > 50_000_000 && container.memory_usage_bytes > 0)
+            && stats.cpu_usage_nanos > 50_000_000
+            && stats.memory_total_bytes > 100 << 20
+            && stats.memory_available_bytes < stats.memory_total_bytes
+    })
+    .await;
+    // The answer may go down with the machine.
+    let _ = client.shutdown().await;
+    let fact = tokio::time::timeout(Duration::from_secs(20), machine.exited()).await.unwrap();
+    assert_eq!(fact.code, Some(0));
+    tokio::time::timeout(Duration::from_secs(20), client.closed()).await.unwrap();
+    machine.destroy().await.unwrap();
 }

@@ -57,13 +57,16 @@ pub enum QmpError {
 
 type Waiting = BTreeMap<u64, oneshot::Sender<Result<Value, String>>>;
 
-/// A connection. Cheap to clone.
+/// A connection. Cheap to clone; closed when the last clone is dropped.
 #[derive(Clone, Debug)]
-pub(crate) struct Qmp(Arc<Shared>);
+pub(crate) struct Qmp {
+    writer: Arc<tokio::sync::Mutex<(OwnedWriteHalf, u64)>>,
+    shared: Arc<Shared>,
+}
 
+/// What the reading task has; the writing half is not in it, because that keeps the connection open.
 #[derive(Debug)]
 struct Shared {
-    writer: tokio::sync::Mutex<(OwnedWriteHalf, u64)>,
     /// None once the connection has ended.
     waiting: Mutex<Option<Waiting>>,
     events: broadcast::Sender<Value>,
@@ -74,20 +77,16 @@ impl Qmp {
     pub(crate) async fn open(stream: UnixStream) -> Result<Self, QmpError> {
         let (reader, writer) = stream.into_split();
         let (events, _) = broadcast::channel(EVENTS);
-        let shared = Arc::new(Shared {
-            writer: tokio::sync::Mutex::new((writer, 0)),
-            waiting: Mutex::new(Some(Waiting::new())),
-            events,
-        });
+        let shared = Arc::new(Shared { waiting: Mutex::new(Some(Waiting::new())), events });
         tokio::spawn(read(BufReader::new(reader), shared.clone()));
-        let qmp = Self(shared);
+        let qmp = Self { writer: Arc::new(tokio::sync::Mutex::new((writer, 0))), shared };
         qmp.command("qmp_capabilities", json!({})).await?;
         Ok(qmp)
     }
 
     /// Events from now on.
     pub(crate) fn events(&self) -> broadcast::Receiver<Value> {
-        self.0.events.subscribe()
+        self.shared.events.subscribe()
     }
 
     /// Sends a command, returns its answer.
@@ -104,10 +103,10 @@ impl Qmp {
         let closed = || QmpError::Closed { command: command.to_owned() };
         let (sender, receiver) = oneshot::channel();
         {
-            let mut writer = self.0.writer.lock().await;
+            let mut writer = self.writer.lock().await;
             writer.1 += 1;
             let id = writer.1;
-            match &mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner) {
+            match &mut *self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner) {
                 Some(waiting) => waiting.insert(id, sender),
                 None => return Err(closed()),
             };

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -101,6 +102,9 @@ pub enum OpenError {
     /// Boot files.
     #[error(transparent)]
     Asset(#[from] AssetError),
+    /// Another process has the machines.
+    #[error("{} is in use by another process\nhint: only one may have the machines of a directory; end the other one first", .0.display())]
+    InUse(PathBuf),
     /// A directory or file.
     #[error("cannot use {}", path.display())]
     Io {
@@ -155,6 +159,8 @@ struct Inner {
     qemu_version: String,
     templates: Option<PathBuf>,
     classes: Mutex<BTreeMap<Class, Slot>>,
+    /// Locked as long as this process has the machines.
+    _lock: File,
 }
 
 impl Vmm {
@@ -166,6 +172,7 @@ impl Vmm {
         for directory in [&options.run_dir, &options.cache_dir] {
             std::fs::create_dir_all(directory).map_err(at(directory))?;
         }
+        let lock = lock(&options.run_dir)?;
         let program = qemu::find(options.qemu.as_deref())?;
         let (qemu_version, accelerator) = tokio::join!(qemu::version(&program), async {
             match options.accelerator {
@@ -195,7 +202,7 @@ impl Vmm {
         };
         let templates = options.templates.then(|| options.cache_dir.join("templates"));
         let qemu_version = qemu_version?;
-        Ok(Self(Arc::new(Inner { host, assets, tsc_khz, qemu_version, templates, classes: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { host, assets, tsc_khz, qemu_version, templates, classes: Mutex::default(), _lock: lock })))
     }
 
     /// How guests' instructions are executed here.
@@ -366,6 +373,17 @@ impl Vmm {
         if let Some(groups) = &self.0.host.groups {
             groups.remove_parents();
         }
+    }
+}
+
+/// Takes the directory of machines for this process. The kernel gives it back when the process ends, however it does.
+fn lock(run_dir: &Path) -> Result<File, OpenError> {
+    let path = run_dir.join("lock");
+    let file = File::create(&path).map_err(at(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(run_dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(OpenError::Io { path, source }),
     }
 }
 

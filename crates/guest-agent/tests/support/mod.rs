@@ -1,7 +1,6 @@
 //! What the tests of real machines share: a host with a kernel, an image disk, a client, and containers to start.
 
 #[path = "../../../host-agent/src/guest.rs"]
-#[expect(dead_code, reason = "the host agent uses more of its client than these tests do")]
 pub mod guest;
 
 use std::{
@@ -16,14 +15,15 @@ use guest::{GuestClient, GuestStream};
 use isopod_guest_api::{
     ContainerConfig, ContainerExited, Event, EventKind, LogStream, LogsRequest, PodConfig,
 };
-use isopod_vmm::{GuestAgent, Machine, MachineSpec, Options, Vmm, kernel};
+use isopod_vmm::{GuestAgent, Machine, MachineSpec, Options, User, Vmm, kernel};
 
 /// A host for machines, in a directory of its own.
 pub struct Lab {
-    pub vmm: Vmm,
+    /// None when a test has let go of it.
+    pub vmm: Option<Vmm>,
     pub options: Options,
     pub disk: PathBuf,
-    pub directory: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 impl Lab {
@@ -49,15 +49,21 @@ impl Lab {
         let disk = image(directory.path())?;
         let mut options = Options::new(directory.path().join("run"), cache_dir, GuestAgent::Path(agent()?));
         options.templates = templates;
+        options.user = Some(User { uid: 65_534, gid: 65_534 });
+        options.cgroup = Some("isopod-test".into());
         let vmm = Vmm::open(options.clone()).await.map_err(|error| error.to_string())?;
         let subscriber = tracing_subscriber::fmt().with_env_filter("isopod_vmm=info").with_test_writer();
         let _ = subscriber.try_init();
-        Ok(Self { vmm, options, disk, directory })
+        Ok(Self { vmm: Some(vmm), options, disk, _directory: directory })
+    }
+
+    pub fn vmm(&self) -> &Vmm {
+        self.vmm.as_ref().expect("the test has not let go of it")
     }
 
     /// A machine with the image in slot 0.
     pub async fn machine(&self, id: &str, memory_mebibytes: u64) -> Machine {
-        let machine = self.vmm.prepare(self.spec(id, memory_mebibytes)).await.unwrap();
+        let machine = self.vmm().prepare(self.spec(id, memory_mebibytes)).await.unwrap();
         machine.attach_disk(0, &self.disk, true).await.unwrap();
         machine
     }
@@ -103,7 +109,7 @@ fn image(directory: &Path) -> Result<PathBuf, String> {
         fs::create_dir_all(tree.join(name)).map_err(|error| error.to_string())?;
     }
     fs::copy("/bin/busybox", tree.join("bin/busybox")).map_err(|error| format!("busybox-static: {error}"))?;
-    for applet in ["sh", "cat", "echo", "id", "sleep", "ls", "stty", "nc", "dd", "tail", "hostname", "mount", "ip", "kill", "env", "yes", "httpd", "printf", "head", "touch"] {
+    for applet in ["sh", "cat", "echo", "id", "sleep", "ls", "stty", "nc", "dd", "tail", "hostname", "mount", "ip", "kill", "env", "yes", "httpd", "printf", "head", "touch", "mkdir", "ln", "pwd", "true"] {
         std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet)).map_err(|error| error.to_string())?;
     }
     fs::write(tree.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102::/home/web:/bin/sh\n").map_err(|error| error.to_string())?;
@@ -170,4 +176,9 @@ pub async fn logs(client: &GuestClient, request: LogsRequest) -> (Vec<u8>, Vec<u
 
 pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
+}
+
+/// Containers and their states, as the guest said when the conversation began.
+pub fn client_states(client: &GuestClient) -> Vec<(String, isopod_guest_api::ContainerState)> {
+    client.hello().containers.iter().map(|status| (status.id.clone(), status.state())).collect()
 }

@@ -1,0 +1,67 @@
+//! How long it takes from nothing to a started container, by the path taken. Not a test: run it by name,
+//! `cargo nextest run -p isopod-guest-agent --test measure --run-ignored all --no-capture`; `ROUNDS` says how often.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use isopod_vmm::MachineSpec;
+use support::{Lab, container};
+
+/// Time since the start at each point of one round.
+type Points = Vec<(&'static str, Duration)>;
+
+async fn round(lab: &Lab, id: &str, paused: bool) -> Points {
+    let mut points = Points::new();
+    let mut start = Instant::now();
+    let machine = lab.vmm().prepare(MachineSpec { paused, ..lab.spec(id, 256) }).await.unwrap();
+    points.push(("prepared", start.elapsed()));
+    if paused {
+        // It waits; the clock starts when it is claimed.
+        start = Instant::now();
+        machine.claim().unwrap();
+        machine.resume().await.unwrap();
+        points.push(("resumed", start.elapsed()));
+    }
+    machine.attach_disk(0, &lab.disk, true).await.unwrap();
+    points.push(("disk", start.elapsed()));
+    let client = support::client(&machine).await;
+    points.push(("hello", start.elapsed()));
+    client.configure_pod(support::pod("pod-1")).await.unwrap();
+    points.push(("configured", start.elapsed()));
+    client.start_container(container("c1", "exec sleep 1000")).await.unwrap();
+    points.push(("started", start.elapsed()));
+    client.start_container(container("c2", "exec sleep 1000")).await.unwrap();
+    points.push(("second", start.elapsed()));
+    machine.destroy().await.unwrap();
+    points.push(("destroyed", start.elapsed()));
+    points
+}
+
+fn report(path: &str, rounds: &[Points]) {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!("{path}: n={}, load {}", rounds.len(), load.split(' ').next().unwrap_or_default());
+    for (position, (name, _)) in rounds[0].iter().enumerate() {
+        let mut times: Vec<Duration> = rounds.iter().map(|points| points[position].1).collect();
+        times.sort();
+        let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)].as_millis();
+        println!("  {name:>10}: p50 {:>5} ms, p99 {:>5} ms, min {:>5} ms", at(50), at(99), times[0].as_millis());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn from_nothing_to_a_started_container() {
+    let rounds: usize = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(11);
+    for (path, templates, paused) in [("booted", false, false), ("restored", true, false), ("restored earlier, paused", true, true)] {
+        let Some(lab) = Lab::open(templates).await else { return };
+        if templates {
+            assert!(lab.vmm().warm(1, 256 << 20, false).await);
+        }
+        let mut all = Vec::new();
+        for number in 0..rounds {
+            all.push(round(&lab, &format!("measure-{number}"), paused).await);
+        }
+        report(path, &all);
+    }
+}
