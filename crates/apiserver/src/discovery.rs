@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, Method, Request};
 use isopod_schema::discovery::{self, Aggregated};
-use isopod_schema::openapi::Document;
+use isopod_schema::openapi::{Document, V2_PROTOBUF};
 use isopod_schema::{Status, Table};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -15,7 +15,6 @@ use crate::query::Query;
 use crate::respond::{self, Response};
 use crate::server::ApiServer;
 
-const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 const ROOT_PATHS: [&str; 12] = [
     "/.well-known/openid-configuration",
     "/api",
