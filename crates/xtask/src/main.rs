@@ -3,6 +3,7 @@
 
 mod build;
 mod command;
+mod images;
 mod schema;
 mod setup;
 mod steps;
@@ -14,6 +15,7 @@ const USAGE: &str = "cargo xtask COMMAND
   build [--release]    the guest agent, then the isopod binary that carries it
   guest                the guest agent alone
   setup [--tests]      install the Debian packages that are missing
+  images               sample images from Debian packages, under target/images
   schema [--prose]     the facts about the Kubernetes API that the schema crate embeds";
 
 fn main() -> Result<()> {
@@ -25,6 +27,7 @@ fn main() -> Result<()> {
         ["guest"] => build::guest().map(drop),
         ["setup"] => setup::run_setup(false).map(drop),
         ["setup", "--tests"] => setup::run_setup(true).map(drop),
+        ["images"] => images::make().map(drop),
         ["schema", ..] => schema::run(args.into_iter().skip(1)),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

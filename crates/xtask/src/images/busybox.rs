@@ -1,0 +1,63 @@
+//! The busybox image: one static program under all its names, and the few files every root file system has.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::archive::Image;
+use super::layer::{Layer, LayerWriter};
+use super::packages::Packages;
+use crate::command::output;
+
+const PROGRAM: &str = "bin/busybox";
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n";
+const GROUP: &str = "root:x:0:\ntty:x:5:\nwww-data:x:33:\nnogroup:x:65534:\n";
+/// Directories and their modes.
+const DIRECTORIES: [(&str, u32); 12] = [
+    ("bin", 0o755),
+    ("dev", 0o755),
+    ("etc", 0o755),
+    ("home", 0o755),
+    ("proc", 0o755),
+    ("root", 0o700),
+    ("run", 0o755),
+    ("sys", 0o755),
+    ("tmp", 0o1777),
+    ("usr", 0o755),
+    ("usr/bin", 0o755),
+    ("var", 0o755),
+];
+/// What every image of ours has in its environment.
+pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The layer that the other images stand on as well.
+pub fn layer(packages: &Packages) -> Result<Layer> {
+    let tree = packages.unpack("busybox", &["busybox-static".to_owned()])?;
+    let program = tree.join(PROGRAM);
+    let content = fs::read(&program).with_context(|| format!("{}", program.display()))?;
+    let applets = output(Command::new(&program).arg("--list"))?;
+    let mut layer = LayerWriter::new();
+    for (path, mode) in DIRECTORIES {
+        layer.directory(path, mode)?;
+    }
+    layer.file(PROGRAM, 0o755, &content)?;
+    for applet in applets.lines().filter(|applet| *applet != "busybox") {
+        layer.hard_link(&format!("bin/{applet}"), PROGRAM)?;
+    }
+    // Scripts begin with `#!/usr/bin/env`.
+    layer.symlink("usr/bin/env", "../../bin/env")?;
+    layer.file("etc/passwd", 0o644, PASSWD.as_bytes())?;
+    layer.file("etc/group", 0o644, GROUP.as_bytes())?;
+    layer.finish("Debian package busybox-static")
+}
+
+/// The image.
+pub fn image(layer: &Layer) -> Image {
+    Image {
+        tags: ["latest", "1.35"].map(|tag| format!("docker.io/library/busybox:{tag}")).to_vec(),
+        layers: vec![layer.clone()],
+        config: json!({"Cmd": ["sh"], "Env": [PATH], "WorkingDir": "/"}),
+    }
+}
