@@ -9,6 +9,7 @@ mod network;
 mod own;
 mod pod;
 mod rbac;
+mod storage;
 mod workload;
 
 use jiff::Timestamp;
@@ -16,6 +17,9 @@ use serde_json::{Value, json};
 
 use crate::partial;
 use crate::table::Kind;
+
+/// The heading of the column that names the object.
+const NAME: &str = "Name";
 
 /// How much of each object goes into its row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,21 +65,30 @@ fn definition(name: &str, kind: &str, format: &str, priority: i32) -> Value {
     json!({"name": name, "type": kind, "format": format, "description": "", "priority": priority})
 }
 
+/// Events say when they happened first and their name last; every other kind begins with its name.
+fn begins_with_name(kind: &Kind) -> bool {
+    kind.columns.iter().all(|column| column.name != NAME)
+}
+
 fn columns(kind: &Kind) -> Value {
-    let mut columns = vec![definition("Name", "string", "name", 0)];
-    if kind.columns.is_empty() {
-        columns.push(definition("Created At", "date", "", 0));
-    }
-    columns.extend(kind.columns.iter().map(|column| definition(&column.name, column.kind, "", column.priority)));
-    columns.into()
+    let name = begins_with_name(kind).then(|| definition(NAME, "string", "name", 0));
+    let created = kind.columns.is_empty().then(|| definition("Created At", "date", "", 0));
+    let own = kind.columns.iter().map(|column| {
+        let format = if column.name == NAME { "name" } else { "" };
+        definition(&column.name, column.kind, format, column.priority)
+    });
+    name.into_iter().chain(created).chain(own).collect()
 }
 
 fn row(kind: &Kind, object: &Value, options: &Options) -> Value {
-    let mut cells: Vec<Value> = vec![crate::walk::text(object, &["metadata", "name"]).into()];
-    if kind.columns.is_empty() {
-        cells.push(crate::walk::text(object, &["metadata", "creationTimestamp"]).into());
-    }
     let context = cells::Context { kind, object, now: options.now };
+    let mut cells: Vec<Value> = Vec::with_capacity(kind.columns.len() + 2);
+    if begins_with_name(kind) {
+        cells.push(context.name());
+    }
+    if kind.columns.is_empty() {
+        cells.push(context.text("metadata.creationTimestamp").into());
+    }
     cells.extend(kind.columns.iter().map(|column| context.cell(&column.name).unwrap_or_else(|| cells::NONE.into())));
     let mut row = json!({"cells": cells});
     if kind.is("", "pods")

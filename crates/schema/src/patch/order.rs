@@ -1,7 +1,7 @@
-//! Order of merged lists under `$setElementOrder`.
+//! Order of merged lists.
 //!
-//! Items that the directive names come in its order. Items only the server has keep their places relative to the named ones
-//! as far as the old order tells, and otherwise come first.
+//! Items that the patch names (in its list or in `$setElementOrder`) come in the patch's order. Items only the server has
+//! keep their places relative to the named ones as far as the old order tells; new items come before them.
 
 use serde_json::Value;
 
@@ -18,23 +18,22 @@ fn position(list: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
     list.iter().position(|other| identity(other, key) == Some(wanted))
 }
 
-/// The items sorted as the directive asks.
-pub(super) fn apply(items: Vec<Value>, wanted: &[Value], key: Option<&str>) -> Vec<Value> {
-    let before: Vec<Value> = items.clone();
+/// The items sorted as the patch asks; `before` is the list as it was before anything was merged into it.
+pub(super) fn apply(items: Vec<Value>, wanted: &[Value], before: &[Value], key: Option<&str>) -> Vec<Value> {
     let (mut named, others): (Vec<Value>, Vec<Value>) =
         items.into_iter().partition(|item| position(wanted, item, key).is_some());
     named.sort_by_key(|item| position(wanted, item, key));
-    weave(named, others, &before, key)
+    weave(named, others, before, key)
 }
 
-/// Merges two lists by an old order; where the old order does not say, `others` come first.
+/// Merges two lists by an old order; where the old order does not say, `named` come first.
 fn weave(named: Vec<Value>, others: Vec<Value>, before: &[Value], key: Option<&str>) -> Vec<Value> {
     let mut woven = Vec::with_capacity(named.len() + others.len());
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
     while let (Some(left), Some(right)) = (named.peek(), others.peek()) {
         let places = (position(before, left, key), position(before, right, key));
-        let left_first = matches!(places, (Some(left), Some(right)) if left < right);
-        woven.extend(if left_first { named.next() } else { others.next() });
+        let right_first = matches!(places, (Some(left), Some(right)) if right < left);
+        woven.extend(if right_first { others.next() } else { named.next() });
     }
     woven.extend(named);
     woven.extend(others);

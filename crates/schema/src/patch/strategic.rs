@@ -92,17 +92,24 @@ fn merge_object(scope: Scope<'_>, target: &mut Object, patch: &Object) -> Result
         } else if let Some(list) = key.strip_prefix(ELEMENT_ORDER) {
             // With a list to merge, the order is applied there.
             if !patch.contains_key(list) {
-                reorder(scope.field(list), target, list, change)?;
+                let before = list_of(target, list);
+                reorder(scope.field(list), target, list, change, &before)?;
             }
+        } else if let Some(order) = patch.get(&format!("{ELEMENT_ORDER}{key}")) {
+            let before = list_of(target, key);
+            merge_field(scope.field(key), target, key, change)?;
+            check_order(scope.field(key), change, order)?;
+            reorder(scope.field(key), target, key, order, &before)?;
         } else {
             merge_field(scope.field(key), target, key, change)?;
-            if let Some(order) = patch.get(&format!("{ELEMENT_ORDER}{key}")) {
-                check_order(scope.field(key), change, order)?;
-                reorder(scope.field(key), target, key, order)?;
-            }
         }
     }
     Ok(())
+}
+
+/// The list as it is now; empty when there is none.
+fn list_of(target: &Object, key: &str) -> Vec<Value> {
+    target.get(key).and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
 /// Drops the keys that `$retainKeys` does not list.
@@ -157,12 +164,14 @@ fn without_directives(map: &Object) -> Object {
 }
 
 fn merge_list(scope: Scope<'_>, target: &mut Vec<Value>, patch: &[Value]) -> Result<(), PatchError> {
+    let before = target.clone();
     let Some(key) = scope.merge_key else {
         for value in patch {
             if !target.contains(value) {
                 target.push(value.clone());
             }
         }
+        *target = order::apply(std::mem::take(target), patch, &before, None);
         return Ok(());
     };
     if patch.iter().any(|item| item.get(DIRECTIVE).and_then(Value::as_str) == Some("replace")) {
@@ -172,6 +181,7 @@ fn merge_list(scope: Scope<'_>, target: &mut Vec<Value>, patch: &[Value]) -> Res
     for item in patch {
         merge_item(scope.item(), key, target, item)?;
     }
+    *target = order::apply(std::mem::take(target), patch, &before, Some(key));
     Ok(())
 }
 
@@ -216,10 +226,16 @@ fn delete_primitives(target: &mut Object, list: &str, values: &Value) -> Result<
     Ok(())
 }
 
-fn reorder(scope: Scope<'_>, target: &mut Object, list: &str, wanted: &Value) -> Result<(), PatchError> {
+fn reorder(
+    scope: Scope<'_>,
+    target: &mut Object,
+    list: &str,
+    wanted: &Value,
+    before: &[Value],
+) -> Result<(), PatchError> {
     let wanted = wanted.as_array().ok_or_else(|| directive_error(format!("{ELEMENT_ORDER}{list} is not a list")))?;
     if let Some(Value::Array(current)) = target.get_mut(list) {
-        *current = order::apply(std::mem::take(current), wanted, scope.merge_key);
+        *current = order::apply(std::mem::take(current), wanted, before, scope.merge_key);
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ const OWN: (&str, &str) = ("isopod.dev", "v1alpha1");
 
 const POD_SUBRESOURCES: &str = "attach,binding,ephemeralcontainers,eviction,exec,log,portforward,proxy,resize,status";
 const HPA_COLUMNS: &str = "Reference|Targets|MinPods|MaxPods|Replicas|Age";
-const EVENT_COLUMNS: &str = "Last Seen|Type|Reason|Object|Message|<Subobject|<Source|<First Seen|<Count|<Name";
+const EVENT_COLUMNS: &str = "Last Seen|Type|Reason|Object|<Subobject|<Source|Message|<First Seen|<Count|<Name";
 const WORKLOAD_COLUMNS: &str = "Desired#|Current#|Ready#|Age|<Containers|<Images|<Selector";
 const BINDING_COLUMNS: &str = "Role|Age|<Users|<Groups|<ServiceAccounts";
 

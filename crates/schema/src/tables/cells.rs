@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{age, core, network, own, pod, rbac, workload};
+use super::{age, core, network, own, pod, rbac, storage, workload};
 use crate::table::Kind;
 use crate::walk;
 
@@ -33,6 +33,7 @@ impl<'a> Context<'a> {
             ("autoscaling" | "policy", _) => workload::policy(self, column),
             ("", _) => core::cell(self, column),
             ("networking.k8s.io" | "discovery.k8s.io", _) => network::cell(self, column),
+            ("storage.k8s.io" | "admissionregistration.k8s.io", _) => storage::cell(self, column),
             ("isopod.dev", _) => own::cell(self, column),
             ("rbac.authorization.k8s.io", _) => rbac::cell(self, column),
             (
@@ -42,6 +43,20 @@ impl<'a> Context<'a> {
             _ => None,
         };
         cell.or_else(|| self.path_cell(column))
+    }
+
+    /// The object's name; a default class says that it is one.
+    pub(super) fn name(&self) -> Value {
+        let marks: &[&str] = match self.kind.plural.as_str() {
+            "storageclasses" => {
+                &["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"]
+            }
+            "volumeattributesclasses" => &["volumeattributesclass.alpha.kubernetes.io/is-default-class"],
+            _ => &[],
+        };
+        let is_default = |mark: &&str| walk::text(self.object, &["metadata", "annotations", mark]) == "true";
+        let name = self.text("metadata.name");
+        if marks.iter().any(is_default) { format!("{name} (default)").into() } else { name.into() }
     }
 
     /// Text at a dotted path; empty when absent.
@@ -98,45 +113,38 @@ impl<'a> Context<'a> {
                 items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",").into()
             }
             Some(Value::Array(items)) => items.len().into(),
-            Some(Value::Object(map)) => {
-                map.get("name").or_else(|| map.get("kind")).cloned().unwrap_or_else(|| NONE.into())
-            }
+            Some(Value::Object(map)) => map.get("name").cloned().unwrap_or_else(|| NONE.into()),
             Some(scalar) => scalar.clone(),
         })
     }
 }
 
 /// Plural, column, dotted path, what to show when absent. A list of texts is joined, another list counted.
-const PATHS: [(&str, &str, &str, &str); 46] = [
+const PATHS: [(&str, &str, &str, &str); 41] = [
     ("certificatesigningrequests", "SignerName", "spec.signerName", NONE),
     ("certificatesigningrequests", "Requestor", "spec.username", NONE),
     ("csidrivers", "AttachRequired", "spec.attachRequired", "true"),
     ("csidrivers", "PodInfoOnMount", "spec.podInfoOnMount", "false"),
     ("csidrivers", "StorageCapacity", "spec.storageCapacity", "false"),
-    ("csidrivers", "TokenRequests", "spec.tokenRequests", UNSET),
     ("csidrivers", "RequiresRepublish", "spec.requiresRepublish", "false"),
     ("csidrivers", "Modes", "spec.volumeLifecycleModes", NONE),
     ("csinodes", "Drivers", "spec.drivers", "0"),
-    ("csistoragecapacities", "StorageClassName", "storageClassName", NONE),
-    ("csistoragecapacities", "Capacity", "capacity", NONE),
+    ("csistoragecapacities", "StorageClassName", "storageClassName", ""),
+    ("csistoragecapacities", "Capacity", "capacity", UNSET),
     ("storageclasses", "Provisioner", "provisioner", NONE),
     ("storageclasses", "ReclaimPolicy", "reclaimPolicy", "Delete"),
-    ("storageclasses", "VolumeBindingMode", "volumeBindingMode", UNSET),
+    ("storageclasses", "VolumeBindingMode", "volumeBindingMode", "Immediate"),
     ("storageclasses", "AllowVolumeExpansion", "allowVolumeExpansion", "false"),
     ("volumeattachments", "Attacher", "spec.attacher", NONE),
-    ("volumeattachments", "PV", "spec.source.persistentVolumeName", NONE),
+    ("volumeattachments", "PV", "spec.source.persistentVolumeName", ""),
     ("volumeattachments", "Node", "spec.nodeName", NONE),
     ("volumeattachments", "Attached", "status.attached", "false"),
     ("volumeattributesclasses", "DriverName", "driverName", NONE),
     ("mutatingadmissionpolicies", "Mutations", "spec.mutations", "0"),
-    ("mutatingadmissionpolicies", "ParamKind", "spec.paramKind", UNSET),
     ("mutatingadmissionpolicybindings", "PolicyName", "spec.policyName", NONE),
-    ("mutatingadmissionpolicybindings", "ParamRef", "spec.paramRef", UNSET),
     ("mutatingwebhookconfigurations", "Webhooks", "webhooks", "0"),
     ("validatingadmissionpolicies", "Validations", "spec.validations", "0"),
-    ("validatingadmissionpolicies", "ParamKind", "spec.paramKind", UNSET),
     ("validatingadmissionpolicybindings", "PolicyName", "spec.policyName", NONE),
-    ("validatingadmissionpolicybindings", "ParamRef", "spec.paramRef", UNSET),
     ("validatingwebhookconfigurations", "Webhooks", "webhooks", "0"),
     ("priorityclasses", "Value", "value", "0"),
     ("priorityclasses", "Global-Default", "globalDefault", "false"),
@@ -151,7 +159,7 @@ const PATHS: [(&str, &str, &str, &str); 46] = [
     ("prioritylevelconfigurations", "Queues", "spec.limited.limitResponse.queuing.queues", NONE),
     ("prioritylevelconfigurations", "HandSize", "spec.limited.limitResponse.queuing.handSize", NONE),
     ("prioritylevelconfigurations", "QueueLengthLimit", "spec.limited.limitResponse.queuing.queueLengthLimit", NONE),
-    ("resourceslices", "Node", "spec.nodeName", NONE),
+    ("resourceslices", "Node", "spec.nodeName", ""),
     ("resourceslices", "Driver", "spec.driver", NONE),
     ("resourceslices", "Pool", "spec.pool", NONE),
 ];

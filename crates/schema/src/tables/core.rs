@@ -10,9 +10,9 @@ use crate::walk;
 /// Core kinds except pods, services and workloads.
 pub(super) fn cell(context: &Context<'_>, column: &str) -> Option<Value> {
     Some(match (context.kind.plural.as_str(), column) {
-        ("configmaps", "Data") => (context.count("data") + context.count("binaryData")).to_string().into(),
+        ("configmaps", "Data") => (context.count("data") + context.count("binaryData")).into(),
         ("secrets", "Type") => context.text("type").into(),
-        ("secrets", "Data") => context.count("data").to_string().into(),
+        ("secrets", "Data") => context.count("data").into(),
         ("namespaces", "Status") => context.text("status.phase").into(),
         ("nodes", _) => return node(context, column),
         ("persistentvolumes" | "persistentvolumeclaims", _) => return volume(context, column),
@@ -100,8 +100,8 @@ fn volume(context: &Context<'_>, column: &str) -> Option<Value> {
         "Status" => context.text("status.phase").into(),
         "Volume" => context.text("spec.volumeName").into(),
         "Capacity" if is_claim && !bound => "".into(),
-        "Capacity" if is_claim => context.text("status.capacity.storage").into(),
-        "Capacity" => context.text("spec.capacity.storage").into(),
+        "Capacity" if is_claim => context.text_or("status.capacity.storage", "0"),
+        "Capacity" => context.text_or("spec.capacity.storage", "0"),
         "Access Modes" if is_claim && !bound => "".into(),
         "Access Modes" if is_claim => access_modes(context.items("status.accessModes")),
         "Access Modes" => access_modes(context.items("spec.accessModes")),
@@ -155,7 +155,7 @@ pub(super) fn event(context: &Context<'_>, column: &str) -> Option<Value> {
         "Subobject" => pick("involvedObject.fieldPath", "regarding.fieldPath").into(),
         "Source" => event_source(context).into(),
         "First Seen" => when(first).into(),
-        "Count" => event_count(context).to_string().into(),
+        "Count" => event_count(context).into(),
         "Name" => context.text("metadata.name").into(),
         _ => return None,
     })

@@ -1,5 +1,7 @@
 //! Cells of services, endpoints and the networking groups.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::cells::{Context, NONE, UNSET};
@@ -40,20 +42,24 @@ fn external_address(context: &Context<'_>) -> String {
     match context.text("spec.type") {
         "ExternalName" => context.text("spec.externalName").into(),
         "LoadBalancer" => {
-            let ingress = context.items("status.loadBalancer.ingress");
-            let mut addresses: Vec<&str> = ingress.iter().map(ingress_address).collect();
+            let mut addresses = ingress_addresses(context);
             addresses.extend(listed);
             joined(&addresses, "<pending>")
         }
-        _ => joined(&listed, NONE),
+        "ClusterIP" | "NodePort" => joined(&listed, NONE),
+        _ => super::age::UNKNOWN.into(),
     }
 }
 
-fn ingress_address(ingress: &Value) -> &str {
-    match walk::text(ingress, &["ip"]) {
+/// Where a load balancer listens, sorted.
+fn ingress_addresses<'a>(context: &Context<'a>) -> Vec<&'a str> {
+    let address = |ingress: &'a Value| match walk::text(ingress, &["ip"]) {
         "" => walk::text(ingress, &["hostname"]),
         ip => ip,
-    }
+    };
+    let ingress = context.items("status.loadBalancer.ingress").iter();
+    let addresses: BTreeSet<&str> = ingress.map(address).filter(|address| !address.is_empty()).collect();
+    addresses.into_iter().collect()
 }
 
 fn service_ports(context: &Context<'_>) -> String {
@@ -72,17 +78,21 @@ fn service_ports(context: &Context<'_>) -> String {
 fn endpoints(context: &Context<'_>) -> String {
     let mut all = Vec::new();
     for subset in context.items("subsets") {
+        let ips: Vec<&str> =
+            walk::items(subset, &["addresses"]).iter().map(|address| walk::text(address, &["ip"])).collect();
         let ports = walk::items(subset, &["ports"]);
-        for address in walk::items(subset, &["addresses"]) {
-            let ip = walk::text(address, &["ip"]);
-            if ports.is_empty() {
-                all.push(ip.to_owned());
-            }
-            let number = |port: &Value| port.get("port").and_then(Value::as_i64).unwrap_or_default();
-            all.extend(ports.iter().map(|port| format!("{ip}:{}", number(port))));
+        if ports.is_empty() {
+            all.extend(ips.iter().map(|ip| (*ip).to_owned()));
+        }
+        for port in ports {
+            let number = port.get("port").and_then(Value::as_i64).unwrap_or_default();
+            let bracketed =
+                |ip: &&str| if ip.contains(':') { format!("[{ip}]:{number}") } else { format!("{ip}:{number}") };
+            all.extend(ips.iter().map(bracketed));
         }
     }
-    shortened(&all, ",")
+    // Addresses that are not ready are not shown, and no addresses are not the same as no subsets.
+    if all.is_empty() && context.count("subsets") > 0 { String::new() } else { shortened(&all, ",") }
 }
 
 /// `networking.k8s.io` and `discovery.k8s.io`.
@@ -92,10 +102,7 @@ pub(super) fn cell(context: &Context<'_>, column: &str) -> Option<Value> {
         ("ingressclasses", "Parameters") => parameters(context).into(),
         ("ingresses", "Class") => context.text_or("spec.ingressClassName", NONE),
         ("ingresses", "Hosts") => ingress_hosts(context).into(),
-        ("ingresses", "Address") => {
-            let ingress = context.items("status.loadBalancer.ingress");
-            ingress.iter().map(ingress_address).collect::<Vec<_>>().join(",").into()
-        }
+        ("ingresses", "Address") => ingress_addresses(context).join(",").into(),
         ("ingresses", "Ports") => if context.count("spec.tls") > 0 { "80, 443" } else { "80" }.into(),
         ("ipaddresses", "ParentRef") => parent(context).into(),
         ("networkpolicies", "Pod-Selector") => selector_text(context.value("spec.podSelector")).into(),
@@ -128,7 +135,15 @@ fn parameters(context: &Context<'_>) -> String {
 }
 
 fn parent(context: &Context<'_>) -> String {
-    let parts = ["group", "resource", "namespace", "name"].map(|part| context.text(&format!("spec.parentRef.{part}")));
+    let part = |name: &str| context.text(&format!("spec.parentRef.{name}"));
+    if context.value("spec.parentRef").is_none() {
+        return NONE.into();
+    }
+    let resource = match part("group") {
+        "" => part("resource").to_lowercase(),
+        group => format!("{}.{group}", part("resource")).to_lowercase(),
+    };
+    let parts = [resource.as_str(), part("namespace"), part("name")];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
 }
 
@@ -145,7 +160,10 @@ fn slice_ports(context: &Context<'_>) -> String {
         .iter()
         .map(|port| match port.get("port").and_then(Value::as_i64) {
             Some(number) => number.to_string(),
-            None => walk::text(port, &["name"]).to_owned(),
+            None => match walk::text(port, &["name"]) {
+                "" => "*".to_owned(),
+                name => name.to_owned(),
+            },
         })
         .collect();
     if ports.is_empty() { UNSET.into() } else { shortened(&ports, ",") }

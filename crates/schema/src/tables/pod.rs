@@ -14,7 +14,7 @@ pub(super) fn cell(context: &Context<'_>, column: &str) -> Option<Value> {
             format!("{}/{}", summary.ready, summary.total).into()
         }
         "Status" => Summary::of(context.object).reason.into(),
-        "Restarts" => Summary::of(context.object).restarts_text(context).into(),
+        "Restarts" => Summary::of(context.object).restarts.text(context).into(),
         "IP" => match context.items("status.podIPs").first() {
             Some(first) => walk::text(first, &["ip"]).into(),
             None => context.text_or("status.podIP", NONE),
@@ -53,9 +53,7 @@ struct Summary {
     reason: String,
     ready: usize,
     total: usize,
-    restarts: i64,
-    /// End of the latest run that was followed by a restart.
-    last_restart: String,
+    restarts: Restarts,
 }
 
 impl Summary {
@@ -66,13 +64,8 @@ impl Summary {
             "" => walk::text(pod, &["status", "phase"]),
             reason => reason,
         };
-        let mut summary = Self {
-            reason: reason.into(),
-            ready: 0,
-            total: containers + sidecars,
-            restarts: 0,
-            last_restart: String::new(),
-        };
+        let mut summary =
+            Self { reason: reason.into(), ready: 0, total: containers + sidecars, restarts: Restarts::default() };
         if condition(pod, "PodScheduled").is_some_and(|found| walk::text(found, &["reason"]) == "SchedulingGated") {
             summary.reason = "SchedulingGated".into();
         }
@@ -87,13 +80,14 @@ impl Summary {
     /// Whether some init container is still to finish.
     fn init_containers(&mut self, pod: &Value) -> bool {
         let specs = walk::items(pod, &["spec", "initContainers"]);
-        let (mut all, mut of_sidecars) = (0, 0);
+        let (mut all, mut of_sidecars) = (Restarts::default(), Restarts::default());
         for (at, status) in walk::items(pod, &["status", "initContainerStatuses"]).iter().enumerate() {
             let spec = specs.iter().find(|spec| spec.get("name") == status.get("name"));
             let sidecar = spec.is_some_and(is_sidecar);
-            all += restarts(status);
-            of_sidecars += if sidecar { restarts(status) } else { 0 };
-            self.note_last_run(status);
+            all.add(status);
+            if sidecar {
+                of_sidecars.add(status);
+            }
             if is_terminated_well(status) {
                 continue;
             }
@@ -102,7 +96,8 @@ impl Summary {
                 continue;
             }
             self.reason = init_reason(status, at, specs.len());
-            self.restarts = all;
+            // What ran before the pod was initialized counts only while it is not.
+            self.restarts = if is_true(pod, "Initialized") { of_sidecars } else { all };
             return true;
         }
         self.restarts = of_sidecars;
@@ -112,8 +107,7 @@ impl Summary {
     fn containers(&mut self, pod: &Value) {
         let mut running = false;
         for status in walk::items(pod, &["status", "containerStatuses"]).iter().rev() {
-            self.restarts += restarts(status);
-            self.note_last_run(status);
+            self.restarts.add(status);
             if let Some(reason) = stopped_reason(status) {
                 self.reason = reason;
             } else if is_ready(status) && state(status, "running").is_some() {
@@ -137,28 +131,35 @@ impl Summary {
             self.reason = "Terminating".into();
         }
     }
+}
 
-    fn note_last_run(&mut self, status: &Value) {
+/// How often containers were started again.
+#[derive(Default)]
+struct Restarts {
+    count: i64,
+    /// End of the latest run that was followed by a restart.
+    last_end: String,
+}
+
+impl Restarts {
+    fn add(&mut self, status: &Value) {
+        self.count += status.get("restartCount").and_then(Value::as_i64).unwrap_or_default();
         let finished = walk::text(status, &["lastState", "terminated", "finishedAt"]);
-        if finished > self.last_restart.as_str() {
-            self.last_restart = finished.into();
+        if finished > self.last_end.as_str() {
+            self.last_end = finished.into();
         }
     }
 
-    fn restarts_text(&self, context: &Context<'_>) -> String {
-        if self.restarts == 0 || self.last_restart.is_empty() {
-            return self.restarts.to_string();
+    fn text(&self, context: &Context<'_>) -> String {
+        if self.count == 0 || self.last_end.is_empty() {
+            return self.count.to_string();
         }
-        format!("{} ({} ago)", self.restarts, age::since(&self.last_restart, context.now))
+        format!("{} ({} ago)", self.count, age::since(&self.last_end, context.now))
     }
 }
 
 fn is_sidecar(container: &Value) -> bool {
     walk::text(container, &["restartPolicy"]) == "Always"
-}
-
-fn restarts(status: &Value) -> i64 {
-    status.get("restartCount").and_then(Value::as_i64).unwrap_or_default()
 }
 
 fn is_ready(status: &Value) -> bool {

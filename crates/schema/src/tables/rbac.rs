@@ -70,14 +70,17 @@ fn signing_state(context: &Context<'_>) -> String {
 
 fn claim_state(context: &Context<'_>) -> String {
     let mut states = Vec::new();
+    let allocated = context.value("status.allocation").is_some();
     if context.value("metadata.deletionTimestamp").is_some() {
         states.push("deleted");
+    } else if !allocated {
+        states.push("pending");
     }
-    if context.value("status.allocation").is_some() {
+    if allocated {
         states.push("allocated");
+        if context.count("status.reservedFor") > 0 {
+            states.push("reserved");
+        }
     }
-    if context.count("status.reservedFor") > 0 {
-        states.push("reserved");
-    }
-    if states.is_empty() { "pending".into() } else { states.join(",") }
+    states.join(",")
 }

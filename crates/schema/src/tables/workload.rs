@@ -91,7 +91,11 @@ fn job(context: &Context<'_>, column: &str) -> Option<Value> {
     Some(match column {
         "Schedule" => context.text("spec.schedule").into(),
         "Timezone" => context.text_or("spec.timeZone", NONE),
-        "Suspend" => context.value("spec.suspend").cloned().unwrap_or(Value::Bool(false)),
+        "Suspend" => match context.value("spec.suspend").and_then(Value::as_bool) {
+            Some(true) => "True".into(),
+            Some(false) => "False".into(),
+            None => UNSET.into(),
+        },
         "Active" => context.count("status.active").into(),
         "Last Schedule" if context.text("status.lastScheduleTime").is_empty() => NONE.into(),
         "Last Schedule" => context.since("status.lastScheduleTime"),
@@ -149,8 +153,8 @@ pub(super) fn policy(context: &Context<'_>, column: &str) -> Option<Value> {
             0 => UNSET.into(),
             pods => pods.to_string().into(),
         },
-        "MaxPods" => context.number("spec.maxReplicas").to_string().into(),
-        "Replicas" => context.number("status.currentReplicas").to_string().into(),
+        "MaxPods" => context.number("spec.maxReplicas").into(),
+        "Replicas" => context.number("status.currentReplicas").into(),
         "Min Available" => target("spec.minAvailable"),
         "Max Unavailable" => target("spec.maxUnavailable"),
         "Allowed Disruptions" => context.number("status.disruptionsAllowed").into(),
@@ -164,7 +168,7 @@ fn targets(context: &Context<'_>) -> String {
         let wanted = context.number("spec.targetCPUUtilizationPercentage");
         let current = context.value("status.currentCPUUtilizationPercentage").and_then(Value::as_i64);
         let current = current.map_or_else(|| age::UNKNOWN.to_owned(), |percent| format!("{percent}%"));
-        return if wanted == 0 { age::UNKNOWN.into() } else { format!("cpu: {current}/{wanted}%") };
+        return if wanted == 0 { NONE.into() } else { format!("cpu: {current}/{wanted}%") };
     }
     let (specs, current) = (context.items("spec.metrics"), context.items("status.currentMetrics"));
     let all: Vec<String> = specs.iter().enumerate().map(|(at, spec)| metric(spec, current.get(at))).collect();
@@ -175,27 +179,31 @@ fn targets(context: &Context<'_>) -> String {
     }
 }
 
+/// A resource's amount is shown with its name; other metrics show only amounts, averages marked as such.
 fn metric(spec: &Value, current: Option<&Value>) -> String {
-    let source = match walk::text(spec, &["type"]) {
-        "ContainerResource" => "containerResource",
-        "Pods" => "pods",
-        "Object" => "object",
-        "External" => "external",
-        _ => "resource",
+    let (source, averages_are_marked) = match walk::text(spec, &["type"]) {
+        "Resource" => ("resource", false),
+        "ContainerResource" => ("containerResource", false),
+        "Pods" => ("pods", false),
+        "Object" => ("object", true),
+        "External" => ("external", true),
+        _ => return "<unknown type>".into(),
     };
-    let name = match walk::text(spec, &[source, "name"]) {
-        "" => walk::text(spec, &[source, "metric", "name"]),
-        name => name,
+    let amount = |side: Option<&Value>, name: &str| -> Option<String> {
+        let amount = side?.get(name)?;
+        Some(
+            amount.as_i64().map_or_else(|| amount.as_str().unwrap_or_default().into(), |percent| format!("{percent}%")),
+        )
     };
-    let amount = |holder: Option<&Value>, side: &str| -> Option<String> {
-        let values = holder?.get(source)?.get(side)?;
-        if let Some(percent) = values.get("averageUtilization").and_then(Value::as_i64) {
-            return Some(format!("{percent}%"));
-        }
-        let text = ["averageValue", "value"].iter().find_map(|key| values.get(*key).and_then(Value::as_str));
-        text.map(str::to_owned)
-    };
-    let wanted = amount(Some(spec), "target").unwrap_or_else(|| "<auto>".into());
-    let found = amount(current, "current").unwrap_or_else(|| age::UNKNOWN.into());
-    format!("{name}: {found}/{wanted}")
+    let wanted = walk::at(spec, &[source, "target"]);
+    let names = ["averageValue", "averageUtilization", "value"];
+    let name = names.into_iter().find(|name| amount(wanted, name).is_some()).unwrap_or("averageUtilization");
+    let target = amount(wanted, name).unwrap_or_else(|| "<auto>".into());
+    let found = current.and_then(|current| walk::at(current, &[source, "current"]));
+    let found = amount(found, name).unwrap_or_else(|| age::UNKNOWN.into());
+    let mark = if averages_are_marked && name == "averageValue" { " (avg)" } else { "" };
+    match walk::text(spec, &[source, "name"]) {
+        "" => format!("{found}/{target}{mark}"),
+        resource => format!("{resource}: {found}/{target}"),
+    }
 }

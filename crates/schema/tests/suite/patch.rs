@@ -17,11 +17,11 @@ fn strategic_merge_follows_the_schema() {
     }
     let pod = |containers: Value| json!({"spec": {"containers": containers}});
     check(
-        "items merge by name, new ones are appended",
+        "items merge by name and take the order of the patch, new ones first",
         pod(json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b"}])),
         pod(json!([{"name": "c"}, {"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}])),
         pod(
-            json!([{"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]}, {"name": "b"}, {"name": "c"}]),
+            json!([{"name": "c"}, {"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}, {"name": "X", "value": "1"}]}, {"name": "b"}]),
         ),
     );
     check(
@@ -65,6 +65,12 @@ fn strategic_merge_follows_the_schema() {
         json!({"metadata": {"finalizers": ["a", "b"]}}),
         json!({"metadata": {"finalizers": ["b", "c"]}}),
         json!({"metadata": {"finalizers": ["a", "b", "c"]}}),
+    );
+    check(
+        "new items of sets come first",
+        json!({"metadata": {"finalizers": ["a", "b"]}}),
+        json!({"metadata": {"finalizers": ["c", "a"]}}),
+        json!({"metadata": {"finalizers": ["c", "a", "b"]}}),
     );
     check(
         "items of sets are deleted",
@@ -124,6 +130,18 @@ fn set_element_order_sorts_what_it_names() {
         &["a", "b"],
         json!({"$setElementOrder/containers": names(&["n", "a", "b"]), "containers": names(&["n"])}),
         &["n", "a", "b"],
+    );
+    check(
+        "new ones come before those that only the server has",
+        &["a", "x"],
+        json!({"$setElementOrder/containers": names(&["a", "n"]), "containers": names(&["n"])}),
+        &["a", "n", "x"],
+    );
+    check(
+        "new ones come where the directive says",
+        &["x", "a", "y", "b"],
+        json!({"$setElementOrder/containers": names(&["a", "n", "b"]), "containers": names(&["n"])}),
+        &["x", "a", "n", "y", "b"],
     );
     check(
         "with deletions",

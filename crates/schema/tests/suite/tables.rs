@@ -197,7 +197,7 @@ fn cells_by_kind() {
         "events",
         json!({"type": "Warning", "reason": "R", "message": "m\n", "involvedObject": {"kind": "Pod", "name": "p", "fieldPath": "f"},
             "source": {"component": "c", "host": "h"}, "count": 3, "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:59:00Z"}),
-        "x | 60s | Warning | R | pod/p | m | f | c, h | 60m | 3 | x",
+        "60s | Warning | R | pod/p | f | c, h | m | 60m | 3 | x",
     );
     check(
         "rbac.authorization.k8s.io/v1/rolebindings",
@@ -224,6 +224,51 @@ fn cells_by_kind() {
         json!({"spec": {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "minReplicas": 1, "maxReplicas": 3, "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"averageUtilization": 80}}}]}}),
         "x | Deployment/d | cpu: <unknown>/80% | 1 | 3 | 0 | 60m",
     );
+    check(
+        "autoscaling/v2/horizontalpodautoscalers",
+        json!({"spec": {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "maxReplicas": 3, "metrics": [
+            {"type": "External", "external": {"metric": {"name": "q"}, "target": {"averageValue": "5"}}},
+            {"type": "Pods", "pods": {"metric": {"name": "q"}, "target": {"averageValue": "7"}}}]},
+            "status": {"currentMetrics": [{"type": "External", "external": {"current": {"averageValue": "4"}}}]}}),
+        "x | Deployment/d | 4/5 (avg), <unknown>/7 | <unset> | 3 | 0 | 60m",
+    );
+    check(
+        "batch/v1/cronjobs",
+        json!({"spec": {"schedule": "* * * * *", "suspend": false}}),
+        "x | * * * * * | <none> | False | 0 | <none> | 60m |  |  | <none>",
+    );
+    check(
+        "storage.k8s.io/v1/storageclasses",
+        json!({"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}, "provisioner": "p"}),
+        "x (default) | p | Delete | Immediate | false | 60m",
+    );
+    check(
+        "storage.k8s.io/v1/csidrivers",
+        json!({"spec": {"tokenRequests": [{"audience": "a"}, {"audience": "b"}]}}),
+        "x | true | false | false | a,b | false | <none> | 60m",
+    );
+    check(
+        "admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+        json!({"spec": {"paramKind": {"apiVersion": "g/v1", "kind": "K"}, "validations": [{}]}}),
+        "x | 1 | g/v1/K | 60m",
+    );
+    check(
+        "admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
+        json!({"spec": {"policyName": "p", "paramRef": {"name": "n"}}}),
+        "x | p | */n | 60m",
+    );
+    check(
+        "endpoints",
+        json!({"subsets": [{"addresses": [{"ip": "1.1.1.1"}, {"ip": "fd00::1"}], "ports": [{"port": 80}, {"port": 443}]}]}),
+        "x | 1.1.1.1:80,[fd00::1]:80,1.1.1.1:443 + 1 more... | 60m",
+    );
+    check("endpoints", json!({"subsets": [{"notReadyAddresses": [{"ip": "1.1.1.1"}]}]}), "x |  | 60m");
+    check(
+        "networking.k8s.io/v1/ipaddresses",
+        json!({"spec": {"parentRef": {"resource": "services", "namespace": "n", "name": "s"}}}),
+        "x | services/n/s",
+    );
+    check("resource.k8s.io/v1/resourceclaims", json!({"status": {"reservedFor": [{}]}}), "x | pending | 60m");
     check(
         "discovery.k8s.io/v1/endpointslices",
         json!({"addressType": "IPv4", "ports": [{"port": 80}], "endpoints": [{"addresses": ["1"]}, {"addresses": ["2"]}, {"addresses": ["3"]}, {"addresses": ["4"]}]}),
