@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::AtomicU64,
     },
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -26,7 +26,6 @@ pub(crate) struct Agent {
     pub(crate) reaper: Reaper,
     pub(crate) epoch: AtomicU64,
     sessions: Arc<Semaphore>,
-    number: AtomicU64,
 }
 
 /// Nanoseconds since the Unix epoch on this guest's clock.
@@ -44,13 +43,7 @@ impl Agent {
             reaper: Reaper::default(),
             epoch: AtomicU64::new(0),
             sessions: Arc::new(Semaphore::new(limit::SESSIONS)),
-            number: AtomicU64::new(0),
         }
-    }
-
-    /// A number that was not given out before.
-    pub(crate) fn next_number(&self) -> u64 {
-        self.number.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn pod(&self) -> MutexGuard<'_, Option<Pod>> {

@@ -86,7 +86,7 @@ fn leave_initramfs() -> io::Result<()> {
 
 fn directories() -> io::Result<()> {
     for directory in [
-        "/run", "/tmp", "/dev/pts", path::RUN, path::IMAGES, path::SCRATCH, path::CONTAINERS, path::RUNTIME, path::VOLUMES, path::POD, path::SHM,
+        "/run", "/tmp", "/dev/pts", path::RUN, path::IMAGES, path::SCRATCH, path::CONTAINERS, path::VOLUMES, path::POD, path::SHM,
     ] {
         fs::create_dir_all(directory)?;
     }

@@ -103,6 +103,21 @@ pub(crate) async fn stats(agent: Arc<Agent>, _: Empty) -> Result<StatsResponse, 
     Ok(stats::read(&running))
 }
 
+pub(crate) async fn reset(agent: Arc<Agent>, _: Empty) -> Result<Empty, Status> {
+    let mut containers = agent.containers();
+    if let Some(container) = containers.values().find(|container| !container.has_exited()) {
+        return Err(Fault::invalid(format!("container {} has not exited", container.config.id)).into());
+    }
+    for id in containers.keys() {
+        container::remove(id).map_err(Fault::internal(format!("container {id}")))?;
+    }
+    containers.clear();
+    if let Some(pod) = agent.pod().take() {
+        pod.forget()?;
+    }
+    Ok(Empty {})
+}
+
 pub(crate) async fn shutdown(agent: Arc<Agent>, _: Empty) -> Result<Empty, Status> {
     let containers: Vec<_> = agent.containers().values().cloned().collect();
     for container in containers {

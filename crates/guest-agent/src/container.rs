@@ -2,7 +2,6 @@
 
 use std::{
     fs, io,
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -12,7 +11,6 @@ use isopod_guest_api::{
     ContainerConfig, ContainerExited, ContainerState, ContainerStatus, ErrorKind, EventKind, LogStream, limit,
 };
 use rustix::process::{Pid, Signal};
-use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::{
@@ -21,6 +19,8 @@ use crate::{
     fd::Stream,
     logs::Log,
     path,
+    plan::Process,
+    pod::unmount_below,
     reaper::End,
 };
 
@@ -53,7 +53,8 @@ enum Life {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) pid: i32,
-    pub(crate) specification: Value,
+    /// What exec sessions are made from.
+    pub(crate) process: Process,
     /// Its terminal; input, output and size go through it.
     pub(crate) terminal: Option<Arc<Stream>>,
     /// Its standard input, where it has no terminal. None inside: closed.
@@ -190,26 +191,19 @@ pub(crate) async fn watch(
         log_end_offset: container.log.end(),
     };
     container.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-    clean_up(&container.config.id);
+    remove_group(&container.config.id);
     // Before the event, so that who sees the event also sees this.
     container.life.send_replace(Life::Exited(exit.clone()));
     container.log.close();
     agent.events.push(finished, EventKind::Exited(exit));
 }
 
-/// Removes what a container needs only while it runs. What cannot be removed now goes with the machine.
-pub(crate) fn clean_up(id: &str) {
-    let _ = rustix::mount::unmount(path::container(id).join("rootfs"), rustix::mount::UnmountFlags::DETACH);
-    let _ = fs::remove_dir_all(Path::new(path::RUNTIME).join(id));
-    let _ = fs::remove_dir(path::cgroup(id));
-}
-
-/// Removes the rest: the writable layer and the container's directory.
+/// Removes what is left of a container that does not run: group, writable layer, directory.
 pub(crate) fn remove(id: &str) -> io::Result<()> {
-    clean_up(id);
+    remove_group(id);
     for directory in [path::layer(id), path::container(id)] {
         // Mounts of sub-paths are below the container's directory; they must go before anything is deleted.
-        unmount_below(&directory);
+        unmount_below(&directory)?;
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -218,10 +212,7 @@ pub(crate) fn remove(id: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn unmount_below(directory: &Path) {
-    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return };
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| Path::new(point).starts_with(directory));
-    for point in points {
-        let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
-    }
+/// What cannot be removed now, because something in it has not ended yet, goes when the container is removed.
+fn remove_group(id: &str) {
+    let _ = fs::remove_dir(path::cgroup(id));
 }

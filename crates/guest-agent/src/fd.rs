@@ -26,6 +26,18 @@ impl<T: AsRawFd + AsFd> Registered<T> {
     ) -> std::task::Poll<io::Result<AsyncFdReadyGuard<'a, T>>> {
         self.0.poll_read_ready(context)
     }
+
+    /// Does something that reads, as often as it takes until it does not have to wait.
+    pub(crate) async fn read_with<R>(&self, read: impl Fn(&T) -> rustix::io::Result<R>) -> io::Result<R> {
+        loop {
+            let mut guard = self.0.readable().await?;
+            match read(guard.get_inner()) {
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                result => return Ok(result?),
+            }
+        }
+    }
 }
 
 /// Our end of a pipe or a terminal.

@@ -1,28 +1,30 @@
 //! The guest agent: PID 1 of a microVM. It boots the guest, then serves one host over one byte stream: it makes the guest
 //! a pod's, starts containers, and tells what becomes of them. It holds no credential, knows nothing of Kubernetes, and
 //! never speaks first.
-//!
-//! The same program, started with `container` or `exec` as its first argument, is the short-lived helper that creates a
-//! container or joins one: that must happen in a process of a single thread which does nothing else.
 
 mod agent;
 mod boot;
 mod calls;
+mod child;
 mod container;
+mod create;
 mod disk;
 mod events;
 mod fault;
 mod fd;
-mod helper;
+mod fork;
 mod logs;
 mod network;
 mod path;
+mod plan;
 mod pod;
 mod port;
 mod reaper;
+mod report;
+mod root;
+mod seccomp;
 mod serve;
 mod session;
-mod spec;
 mod start;
 mod stats;
 mod users;
@@ -31,12 +33,6 @@ mod volume;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
-    if let [_, mode, rest @ ..] = &arguments[..]
-        && (mode == helper::CONTAINER || mode == helper::EXEC)
-    {
-        return helper::main(mode, rest);
-    }
     if std::process::id() != 1 {
         eprintln!("isopod-guest-agent is PID 1 of a microVM and nothing else");
         return ExitCode::FAILURE;

@@ -30,6 +30,14 @@ pub(crate) fn configure(config: &NetworkConfig) -> Result<(), Fault> {
     apply(&interface, &settings).map_err(Fault::io(ErrorKind::NetworkFailed, format!("interface {interface}")))
 }
 
+/// Takes address and routes away.
+pub(crate) fn forget() -> io::Result<()> {
+    let (interface, socket) = (interface()?, socket()?);
+    // Down, it has no routes; the unspecified address takes the old one away.
+    set_address(&socket, &interface, libc::SIOCSIFADDR, Ipv4Addr::UNSPECIFIED)?;
+    set_flags(&socket, &interface, 0)
+}
+
 /// Brings the loopback interface up.
 pub(crate) fn loopback_up() -> io::Result<()> {
     set_flags(&socket()?, "lo", libc::IFF_UP | libc::IFF_RUNNING)

@@ -14,9 +14,6 @@ pub(crate) const SCRATCH: &str = "/run/isopod/scratch";
 /// One directory per container: configuration, root file system, sockets.
 pub(crate) const CONTAINERS: &str = "/run/isopod/containers";
 
-/// libcontainer's own records.
-pub(crate) const RUNTIME: &str = "/run/isopod/runtime";
-
 /// Volumes of files and of memory.
 pub(crate) const VOLUMES: &str = "/run/isopod/volumes";
 

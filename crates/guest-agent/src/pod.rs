@@ -65,6 +65,18 @@ impl Pod {
         Ok(Self { config, images, volumes })
     }
 
+    /// Undoes `configure`, except for the clock and the host name, which the next pod sets.
+    pub(crate) fn forget(self) -> Result<(), Fault> {
+        if self.config.network.is_some() {
+            network::forget().map_err(Fault::io(ErrorKind::NetworkFailed, "interface"))?;
+        }
+        unmount_below(Path::new(path::RUN)).map_err(Fault::io(ErrorKind::MountFailed, "unmounting"))?;
+        for directory in [path::VOLUMES, path::POD, path::IMAGES] {
+            fs::remove_dir_all(directory).and_then(|()| fs::create_dir(directory)).map_err(Fault::internal(directory))?;
+        }
+        Ok(())
+    }
+
     /// Whether this is the configuration that the guest has.
     pub(crate) fn is(&self, config: &PodConfig) -> bool {
         let mut config = config.clone();
@@ -92,6 +104,17 @@ impl Pod {
         *old = files;
         Ok(())
     }
+}
+
+/// Unmounts everything below a directory, what was mounted last first. A mount that is in use is an error: a disk behind it must
+/// not be taken out.
+pub(crate) fn unmount_below(directory: &Path) -> io::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let points: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| Path::new(point).starts_with(directory)).collect();
+    for point in points.iter().rev() {
+        rustix::mount::unmount(*point, rustix::mount::UnmountFlags::empty())?;
+    }
+    Ok(())
 }
 
 fn forget_moment(config: &mut PodConfig) {

@@ -75,6 +75,7 @@ async fn dispatch(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Bod
         method::SIGNAL_CONTAINER => unary(agent, request, calls::signal_container).await,
         method::REMOVE_CONTAINER => unary(agent, request, calls::remove_container).await,
         method::STATS => unary(agent, request, calls::stats).await,
+        method::RESET => unary(agent, request, calls::reset).await,
         method::SHUTDOWN => unary(agent, request, calls::shutdown).await,
         method::EVENTS => streaming(agent, request, calls::events).await,
         method::LOGS => streaming(agent, request, calls::logs).await,

@@ -1,6 +1,6 @@
 //! Exec and attach sessions and forwarded connections: two streams, one each way, and what they are connected to.
 
-use std::{fs, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -21,9 +21,9 @@ use tonic::{Status, Streaming};
 use crate::{
     agent::Agent,
     container::{Container, kill},
+    create::{self, Made},
     fault::Fault,
     fd::Stream,
-    helper, path, spec, start,
 };
 
 /// Messages that wait for the host to take them.
@@ -46,24 +46,17 @@ pub(crate) async fn exec(agent: Arc<Agent>, mut inputs: Streaming<ExecInput>) ->
     Ok(ReceiverStream::new(receiver))
 }
 
-async fn make(agent: &Agent, request: &ExecStart) -> Result<start::Made, Fault> {
+async fn make(agent: &Agent, request: &ExecStart) -> Result<Made, Fault> {
     if request.argv.is_empty() {
         return Err(Fault::invalid("no command specified"));
     }
     let running = agent.container(&request.container_id)?.running()?;
-    let process = spec::exec_process(&running.specification, &request.argv, request.tty);
-    let user = &process["user"];
-    let id = |field: &str| user[field].as_u64().and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
-    let owner = (id("uid"), id("gid"));
-    let file = path::container(&request.container_id).join(format!("exec-{}.json", agent.next_number()));
-    fs::write(&file, process.to_string()).map_err(Fault::internal(file.display()))?;
-    let made = start::make(agent, helper::EXEC, &request.container_id, &file, request.tty, request.stdin, Some(owner)).await;
-    let _ = fs::remove_file(&file);
-    made
+    let process = running.process.exec(&request.argv, request.tty);
+    create::exec(agent, &request.container_id, running.pid, &process, request.stdin).await
 }
 
-async fn run_exec(made: start::Made, request: ExecStart, inputs: Streaming<ExecInput>, sender: Sender<ExecOutput>, permit: OwnedSemaphorePermit) {
-    let start::Made { pid, streams, end } = made;
+async fn run_exec(made: Made, request: ExecStart, inputs: Streaming<ExecInput>, sender: Sender<ExecOutput>, permit: OwnedSemaphorePermit) {
+    let Made { pid, streams, end } = made;
     let terminal = streams.terminal.clone();
     resize(terminal.as_deref(), request.terminal_size);
     let mut outputs = JoinSet::new();

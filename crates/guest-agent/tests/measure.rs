@@ -11,12 +11,40 @@ use support::{Lab, container};
 /// Time since the start at each point of one round.
 type Points = Vec<(&'static str, Duration)>;
 
-async fn round(lab: &Lab, id: &str, paused: bool) -> Points {
+/// How a machine is had.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum How {
+    Booted,
+    Restored,
+    /// Restored earlier and paused.
+    Paused,
+    /// Restored earlier, taken through a pod's start once, and paused.
+    Rehearsed,
+}
+
+/// Takes a machine through a pod's start, and back.
+async fn rehearse(lab: &Lab, machine: &isopod_vmm::Machine) {
+    machine.attach_disk(0, &lab.disk, true).await.unwrap();
+    let client = support::client(machine).await;
+    client.configure_pod(support::pod("rehearsal")).await.unwrap();
+    let mut events = client.events(0).await.unwrap();
+    client.start_container(container("rehearsal", "true")).await.unwrap();
+    support::exit(&mut events, "rehearsal").await;
+    client.reset().await.unwrap();
+    machine.detach_disk(0).await.unwrap();
+    drop((events, client));
+    machine.pause().await.unwrap();
+}
+
+async fn round(lab: &Lab, id: &str, how: How) -> Points {
     let mut points = Points::new();
     let mut start = Instant::now();
-    let machine = lab.vmm().prepare(MachineSpec { paused, ..lab.spec(id, 256) }).await.unwrap();
+    let machine = lab.vmm().prepare(MachineSpec { paused: how == How::Paused, ..lab.spec(id, 256) }).await.unwrap();
+    if how == How::Rehearsed {
+        rehearse(lab, &machine).await;
+    }
     points.push(("prepared", start.elapsed()));
-    if paused {
+    if how == How::Paused || how == How::Rehearsed {
         // It waits; the clock starts when it is claimed.
         start = Instant::now();
         machine.claim().unwrap();
@@ -53,15 +81,16 @@ fn report(path: &str, rounds: &[Points]) {
 #[ignore = "a measurement"]
 async fn from_nothing_to_a_started_container() {
     let rounds: usize = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(11);
-    for (path, templates, paused) in [("booted", false, false), ("restored", true, false), ("restored earlier, paused", true, true)] {
+    for how in [How::Booted, How::Restored, How::Paused, How::Rehearsed] {
+        let templates = how != How::Booted;
         let Some(lab) = Lab::open(templates).await else { return };
         if templates {
             assert!(lab.vmm().warm(1, 256 << 20, false).await);
         }
         let mut all = Vec::new();
         for number in 0..rounds {
-            all.push(round(&lab, &format!("measure-{number}"), paused).await);
+            all.push(round(&lab, &format!("measure-{number}"), how).await);
         }
-        report(path, &all);
+        report(&format!("{how:?}"), &all);
     }
 }

@@ -411,10 +411,32 @@ async fn paused_machines_wait_and_statistics_count() {
             && stats.memory_available_bytes < stats.memory_total_bytes
     })
     .await;
+    assert_eq!(client.reset().await.unwrap_err().kind(), Some(ErrorKind::InvalidArgument));
     // The answer may go down with the machine.
     let _ = client.shutdown().await;
     let fact = tokio::time::timeout(Duration::from_secs(20), machine.exited()).await.unwrap();
     assert_eq!(fact.code, Some(0));
     tokio::time::timeout(Duration::from_secs(20), client.closed()).await.unwrap();
+    machine.destroy().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_was_reset_is_nobodys() {
+    let Some(lab) = Lab::open(true).await else { return };
+    let volume = Volume { name: "v".into(), source: Some(VolumeSource::EmptyDir(EmptyDirVolume { memory: true, size_limit_bytes: 0 })) };
+    let mount = Mount { volume: "v".into(), mount_path: "/v".into(), ..Mount::default() };
+    let (machine, client) = pod(&lab, "reset", PodConfig { volumes: vec![volume.clone()], ..support::pod("pod-1") }).await;
+    let write = ContainerConfig { mounts: vec![mount.clone()], ..container("c1", "echo secret > /v/a; echo secret > /a") };
+    assert_eq!(run(&client, write).await.0.code, 0);
+    client.reset().await.unwrap();
+    machine.detach_disk(0).await.unwrap();
+    // Another pod, another disk, the same names.
+    let early = client.start_container(container("c1", "true")).await.unwrap_err();
+    assert_eq!(early.kind(), Some(ErrorKind::NotConfigured));
+    machine.attach_disk(0, &lab.disk, true).await.unwrap();
+    client.configure_pod(PodConfig { volumes: vec![volume], ..support::pod("pod-2") }).await.unwrap();
+    let read = ContainerConfig { mounts: vec![mount], ..container("c1", "cat /v/a /a; hostname") };
+    let (_, output) = run(&client, read).await;
+    assert!(!output.contains("secret") && output.contains("web-0"), "{output}");
     machine.destroy().await.unwrap();
 }

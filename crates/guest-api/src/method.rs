@@ -36,6 +36,9 @@ methods! {
     CONNECT = "Connect";
     /// `Empty` -> `StatsResponse`.
     STATS = "Stats";
+    /// `Empty` -> `Empty`. Makes the guest nobody's again, with no container, volume, disk or address: for machines that went
+    /// through a pod's start once so that the next one is quick. Refused while a container runs.
+    RESET = "Reset";
     /// `Empty` -> `Empty`. Kills every container, syncs the scratch disk and powers the machine off.
     SHUTDOWN = "Shutdown";
 }

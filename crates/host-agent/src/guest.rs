@@ -336,6 +336,14 @@ impl GuestClient {
         self.call(method::STATS, Empty {}).await
     }
 
+    /// Makes the guest nobody's again, so that its disks can be taken out and another pod can have it.
+    ///
+    /// # Errors
+    /// `GuestError`; kind `InvalidArgument` while a container runs.
+    pub async fn reset(&self) -> Result<(), GuestError> {
+        self.call::<_, Empty>(method::RESET, Empty {}).await.map(drop)
+    }
+
     /// Ends every container and powers the machine off. The answer may be lost with the machine: watch the machine.
     ///
     /// # Errors
