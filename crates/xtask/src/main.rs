@@ -2,11 +2,16 @@
 //! part of the product, and the product never calls it.
 
 mod build;
+mod check;
 mod command;
 mod images;
+mod layers;
 mod schema;
 mod setup;
 mod steps;
+mod tidy;
+
+use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
@@ -15,11 +20,24 @@ const USAGE: &str = "cargo xtask COMMAND
   build [--release]    the guest agent, then the isopod binary that carries it
   guest                the guest agent alone
   setup [--tests]      install the Debian packages that are missing
+  check                format, clippy, layers, tidy, tests of the pure crates
+  layers               the crate graph against layers.txt
+  tidy [--sizes]       rules for files and sizes; --sizes prints today's exceptions
   images               sample images from Debian packages, under target/images
   schema [--prose]     the facts about the Kubernetes API that the schema crate embeds";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: Vec<String>) -> Result<()> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["build"] => build::build(false).map(drop),
@@ -27,6 +45,10 @@ fn main() -> Result<()> {
         ["guest"] => build::guest().map(drop),
         ["setup"] => setup::run_setup(false).map(drop),
         ["setup", "--tests"] => setup::run_setup(true).map(drop),
+        ["check"] => check::check(),
+        ["layers"] => layers::check(),
+        ["tidy"] => tidy::check(),
+        ["tidy", "--sizes"] => tidy::print_sizes(),
         ["images"] => images::make().map(drop),
         ["schema", ..] => schema::run(args.into_iter().skip(1)),
         ["help" | "--help" | "-h"] => {
