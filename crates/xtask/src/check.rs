@@ -22,11 +22,11 @@ pub fn require_nextest() -> Result<()> {
 /// Does every check, also after one has failed.
 pub fn check() -> Result<()> {
     let mut steps = Steps::new();
-    steps.try_step("format", || run(cargo().args(["fmt", "--all", "--check"])));
+    steps.try_step("format", || run(cargo().args(["fmt", "--all", "--check", "--", "-l"])));
     steps.try_step("layers", layers::check);
     steps.try_step("tidy", tidy::check);
     steps.try_step("clippy", || {
-        run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+        run(cargo().args(["clippy", "--quiet", "--keep-going", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });
     steps.try_step("pure tests", || {
         require_nextest()?;

@@ -4,11 +4,14 @@
 mod build;
 mod check;
 mod command;
+mod demo;
 mod images;
 mod layers;
+mod leftovers;
 mod schema;
 mod setup;
 mod steps;
+mod test;
 mod tidy;
 
 use std::process::ExitCode;
@@ -17,6 +20,9 @@ use anyhow::{Result, bail};
 
 const USAGE: &str = "cargo xtask COMMAND
 
+  up                   a cluster with a sample Deployment, from nothing
+  down                 removes it and proves that nothing is left
+  test                 the whole suite, as CI runs it
   build [--release]    the guest agent, then the isopod binary that carries it
   guest                the guest agent alone
   setup [--tests]      install the Debian packages that are missing
@@ -45,6 +51,9 @@ fn dispatch(args: Vec<String>) -> Result<()> {
         ["guest"] => build::guest().map(drop),
         ["setup"] => setup::run_setup(false).map(drop),
         ["setup", "--tests"] => setup::run_setup(true).map(drop),
+        ["up"] => demo::up(),
+        ["down"] => demo::down(),
+        ["test"] => test::test(),
         ["check"] => check::check(),
         ["layers"] => layers::check(),
         ["tidy"] => tidy::check(),
