@@ -2,10 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::AtomicU64,
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -75,7 +72,10 @@ impl Agent {
             return Err(Fault::new(ErrorKind::AlreadyExists, format!("container {} exists", config.id)));
         }
         if containers.len() >= limit::CONTAINERS {
-            return Err(Fault::new(ErrorKind::LimitReached, format!("the pod has {} containers already", limit::CONTAINERS)));
+            return Err(Fault::new(
+                ErrorKind::LimitReached,
+                format!("the pod has {} containers already", limit::CONTAINERS),
+            ));
         }
         let container = Arc::new(Container::new(config));
         containers.insert(container.config.id.clone(), container.clone());
@@ -85,7 +85,8 @@ impl Agent {
     /// The right to one session, as long as it is held.
     pub(crate) fn session(&self) -> Result<OwnedSemaphorePermit, Fault> {
         let permit = self.sessions.clone().try_acquire_owned();
-        permit.map_err(|_| Fault::new(ErrorKind::LimitReached, format!("{} sessions are open already", limit::SESSIONS)))
+        permit
+            .map_err(|_| Fault::new(ErrorKind::LimitReached, format!("{} sessions are open already", limit::SESSIONS)))
     }
 }
 
@@ -93,7 +94,9 @@ impl Agent {
 fn check_id(id: &str) -> Result<(), Fault> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if id.is_empty() || id.len() > ID_BYTES || id.starts_with('.') || !id.chars().all(good) {
-        return Err(Fault::invalid(format!("container id {id:?} is not 1 to {ID_BYTES} letters, digits, `-`, `_` or `.`")));
+        return Err(Fault::invalid(format!(
+            "container id {id:?} is not 1 to {ID_BYTES} letters, digits, `-`, `_` or `.`"
+        )));
     }
     Ok(())
 }
@@ -105,7 +108,9 @@ mod tests {
     #[test]
     fn ids_are_names_and_unique() {
         let agent = Agent::new();
-        let admit = |id: &str| agent.admit(ContainerConfig { id: id.into(), ..ContainerConfig::default() }).map_err(|fault| fault.0.kind());
+        let admit = |id: &str| {
+            agent.admit(ContainerConfig { id: id.into(), ..ContainerConfig::default() }).map_err(|fault| fault.0.kind())
+        };
         assert!(admit("web-0_1.x").is_ok());
         assert_eq!(admit("web-0_1.x").unwrap_err(), ErrorKind::AlreadyExists);
         for id in ["", "..", "a/b", ".x", "ä", &"x".repeat(129)] {

@@ -55,7 +55,8 @@ fn pseudo_file_systems(root: &str) -> io::Result<()> {
 
 /// Loads every file of the directory in the order of their names, and frees their memory.
 fn load_modules(directory: &Path) -> io::Result<()> {
-    let mut files: Vec<_> = fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    let mut files: Vec<_> =
+        fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
     files.sort();
     for file in files {
         let module = rustix::fs::open(&file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -86,11 +87,26 @@ fn leave_initramfs() -> io::Result<()> {
 
 fn directories() -> io::Result<()> {
     for directory in [
-        "/run", "/tmp", "/dev/pts", path::RUN, path::IMAGES, path::SCRATCH, path::CONTAINERS, path::VOLUMES, path::POD, path::SHM,
+        "/run",
+        "/tmp",
+        "/dev/pts",
+        path::RUN,
+        path::IMAGES,
+        path::SCRATCH,
+        path::CONTAINERS,
+        path::VOLUMES,
+        path::POD,
+        path::SHM,
     ] {
         fs::create_dir_all(directory)?;
     }
-    mount("devpts", "/dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, Some(c"ptmxmode=0666,mode=0620,gid=5"))?;
+    mount(
+        "devpts",
+        "/dev/pts",
+        "devpts",
+        MountFlags::NOSUID | MountFlags::NOEXEC,
+        Some(c"ptmxmode=0666,mode=0620,gid=5"),
+    )?;
     Ok(())
 }
 

@@ -7,8 +7,9 @@ use std::{
 
 use futures::Stream;
 use isopod_guest_api::{
-    ContainerConfig, ContainerId, Empty, ErrorKind, Event, EventsRequest, HelloRequest, HelloResponse, LogChunk, LogsRequest,
-    PROTOCOL_VERSION, PodConfig, SignalContainerRequest, StartContainerResponse, StatsResponse, UpdateVolumeRequest,
+    ContainerConfig, ContainerId, Empty, ErrorKind, Event, EventsRequest, HelloRequest, HelloResponse, LogChunk,
+    LogsRequest, PROTOCOL_VERSION, PodConfig, SignalContainerRequest, StartContainerResponse, StatsResponse,
+    UpdateVolumeRequest,
 };
 use tonic::Status;
 
@@ -36,7 +37,11 @@ pub(crate) async fn configure_pod(agent: Arc<Agent>, config: PodConfig) -> Resul
     match &*pod {
         Some(pod) if pod.is(&config) => {}
         Some(pod) => {
-            return Err(Fault::new(ErrorKind::AlreadyExists, format!("the guest is pod {} with another configuration", pod.uid())).into());
+            return Err(Fault::new(
+                ErrorKind::AlreadyExists,
+                format!("the guest is pod {} with another configuration", pod.uid()),
+            )
+            .into());
         }
         None => *pod = Some(Pod::configure(config)?),
     }
@@ -48,7 +53,10 @@ pub(crate) async fn update_volume(agent: Arc<Agent>, request: UpdateVolumeReques
     Ok(Empty {})
 }
 
-pub(crate) async fn start_container(agent: Arc<Agent>, config: ContainerConfig) -> Result<StartContainerResponse, Status> {
+pub(crate) async fn start_container(
+    agent: Arc<Agent>,
+    config: ContainerConfig,
+) -> Result<StartContainerResponse, Status> {
     let container = agent.admit(config)?;
     // On its own, so that a host that leaves in the middle does not leave half a container.
     let task = tokio::spawn({
@@ -98,8 +106,12 @@ pub(crate) async fn logs(agent: Arc<Agent>, request: LogsRequest) -> Result<Answ
 }
 
 pub(crate) async fn stats(agent: Arc<Agent>, _: Empty) -> Result<StatsResponse, Status> {
-    let running: Vec<String> =
-        agent.containers().iter().filter(|(_, container)| container.running().is_ok()).map(|(id, _)| id.clone()).collect();
+    let running: Vec<String> = agent
+        .containers()
+        .iter()
+        .filter(|(_, container)| container.running().is_ok())
+        .map(|(id, _)| id.clone())
+        .collect();
     Ok(stats::read(&running))
 }
 

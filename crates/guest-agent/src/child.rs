@@ -41,7 +41,8 @@ pub(crate) struct Inherited<'a> {
 pub(crate) fn first(plan: &Plan, inherited: &Inherited<'_>) {
     run(inherited, &plan.process, |report| {
         // Here and not earlier: the namespace's root is the group that this process is in.
-        fork::own_control_group_namespace().map_err(|error| Fault::internal("control group namespace")(error.into()))?;
+        fork::own_control_group_namespace()
+            .map_err(|error| Fault::internal("control group namespace")(error.into()))?;
         root::enter(plan)?;
         terminal(&plan.process, report, true)?;
         root::finish(plan)
@@ -133,19 +134,22 @@ fn terminal(process: &Process, report: BorrowedFd<'_>, is_first: bool) -> Result
 /// Limits, directory, user, capabilities: in the order in which each still may.
 fn settle(process: &Process) -> Result<(), Fault> {
     let internal = |what: &'static str| move |error: rustix::io::Errno| Fault::internal(what)(error.into());
-    fs::write("/proc/self/oom_score_adj", process.oom_score_adj.to_string()).map_err(Fault::internal("oom_score_adj"))?;
+    fs::write("/proc/self/oom_score_adj", process.oom_score_adj.to_string())
+        .map_err(Fault::internal("oom_score_adj"))?;
     for (resource, soft, hard) in &process.limits {
         rustix::process::setrlimit(*resource, Rlimit { current: Some(*soft), maximum: Some(*hard) })
             .map_err(|error| Fault::invalid(format!("limit {resource:?} {soft}/{hard}: {error}")))?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    working_directory(process).map_err(Fault::io(ErrorKind::WorkingDirectory, format!("working directory {:?}", process.cwd)))?;
+    working_directory(process)
+        .map_err(Fault::io(ErrorKind::WorkingDirectory, format!("working directory {:?}", process.cwd)))?;
     if process.no_new_privileges {
         set_no_new_privs(true).map_err(internal("no_new_privs"))?;
     }
     if process.seccomp {
         // Without no_new_privs this takes a capability that the next steps may take away.
-        seccomp::apply(process.capabilities).map_err(|error| Fault::new(ErrorKind::Internal, format!("seccomp: {error}")))?;
+        seccomp::apply(process.capabilities)
+            .map_err(|error| Fault::new(ErrorKind::Internal, format!("seccomp: {error}")))?;
     }
     for capability in CapabilitySet::all().iter().filter(|capability| !process.capabilities.contains(*capability)) {
         match remove_capability_from_bounding_set(capability) {
@@ -161,7 +165,13 @@ fn working_directory(process: &Process) -> io::Result<()> {
     let directory = Path::new(&process.cwd);
     if !directory.exists() {
         fs::create_dir_all(directory)?;
-        rustix::fs::chownat(CWD, directory, Some(Uid::from_raw(process.uid)), Some(Gid::from_raw(process.gid)), rustix::fs::AtFlags::empty())?;
+        rustix::fs::chownat(
+            CWD,
+            directory,
+            Some(Uid::from_raw(process.uid)),
+            Some(Gid::from_raw(process.gid)),
+            rustix::fs::AtFlags::empty(),
+        )?;
     }
     Ok(rustix::process::chdir(directory)?)
 }
@@ -202,10 +212,13 @@ fn find_program(program: &str, search: &str) -> Result<PathBuf, Fault> {
 
 fn exec_fault(program: &str, error: &io::Error) -> Fault {
     match rustix::io::Errno::from_io_error(error) {
-        Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {
-            Fault::new(ErrorKind::CommandNotFound, format!("exec: {program:?}: stat {program}: no such file or directory"))
+        Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Fault::new(
+            ErrorKind::CommandNotFound,
+            format!("exec: {program:?}: stat {program}: no such file or directory"),
+        ),
+        Some(rustix::io::Errno::NOEXEC) => {
+            Fault::new(ErrorKind::PermissionDenied, format!("exec {program}: exec format error"))
         }
-        Some(rustix::io::Errno::NOEXEC) => Fault::new(ErrorKind::PermissionDenied, format!("exec {program}: exec format error")),
         _ => Fault::new(ErrorKind::PermissionDenied, format!("exec: {program:?}: permission denied")),
     }
 }

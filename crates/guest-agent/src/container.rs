@@ -17,6 +17,7 @@ use crate::{
     agent::{Agent, now},
     fault::Fault,
     fd::Stream,
+    fork::Child,
     logs::Log,
     path,
     plan::Process,
@@ -52,7 +53,8 @@ enum Life {
 /// What a running container has.
 #[derive(Debug)]
 pub(crate) struct Running {
-    pub(crate) pid: i32,
+    /// Its first process.
+    pub(crate) child: Child,
     /// What exec sessions are made from.
     pub(crate) process: Process,
     /// Its terminal; input, output and size go through it.
@@ -69,7 +71,8 @@ impl Container {
     /// What a running container has; a fault says what it is instead.
     pub(crate) fn running(&self) -> Result<Arc<Running>, Fault> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        running.ok_or_else(|| Fault::new(ErrorKind::NotRunning, format!("container {} is not running", self.config.name)))
+        running
+            .ok_or_else(|| Fault::new(ErrorKind::NotRunning, format!("container {} is not running", self.config.name)))
     }
 
     pub(crate) fn begin(&self, running: Running, started: i64) {
@@ -111,18 +114,22 @@ impl Container {
     /// Sends a signal to its first process, or to all of them.
     pub(crate) fn signal(&self, number: u32, all: bool) -> Result<(), Fault> {
         let running = self.running()?;
-        let signal = i32::try_from(number).ok().filter(|number| (1..=64).contains(number));
-        let signal = signal.ok_or_else(|| Fault::invalid(format!("signal {number} is not between 1 and 64")))?;
-        let pids = if all { self.pids() } else { vec![running.pid] };
-        for pid in pids {
-            kill(pid, signal);
+        let signal = i32::try_from(number).ok().and_then(Signal::from_named_raw);
+        let signal = signal.ok_or_else(|| Fault::invalid(format!("{number} is not the number of a signal")))?;
+        if all {
+            for pid in self.pids() {
+                // One that has ended meanwhile is no error.
+                let _ = rustix::process::kill_process(pid, signal);
+            }
+        } else {
+            running.child.signal(signal);
         }
         Ok(())
     }
 
-    fn pids(&self) -> Vec<i32> {
+    fn pids(&self) -> Vec<Pid> {
         let text = fs::read_to_string(path::cgroup(&self.config.id).join("cgroup.procs")).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
+        text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
     }
 
     /// Whether the kernel killed one of its processes for want of memory.
@@ -135,7 +142,8 @@ impl Container {
         let file = path::container(&self.config.id).join("termination-log");
         let mut bytes = Vec::new();
         if let Ok(file) = fs::File::open(file) {
-            let _ = io::Read::read_to_end(&mut io::Read::take(file, limit::TERMINATION_MESSAGE_BYTES as u64), &mut bytes);
+            let _ =
+                io::Read::read_to_end(&mut io::Read::take(file, limit::TERMINATION_MESSAGE_BYTES as u64), &mut bytes);
         }
         if bytes.is_empty() && failed && self.config.termination_message_from_logs {
             return self.log.tail(FALLBACK_LINES, FALLBACK_BYTES);
@@ -145,14 +153,6 @@ impl Container {
             text.pop();
         }
         text
-    }
-}
-
-/// Sends a signal; a process that is gone is no error, the host learns of that by itself.
-pub(crate) fn kill(pid: i32, signal: i32) {
-    let Some(pid) = Pid::from_raw(pid) else { return };
-    if let Some(signal) = Signal::from_named_raw(signal) {
-        let _ = rustix::process::kill_process(pid, signal);
     }
 }
 

@@ -11,7 +11,7 @@ use isopod_guest_api::ErrorKind;
 use rustix::{
     fs::{CWD, Gid, Mode, OFlags, Uid},
     pipe::{PipeFlags, pipe_with},
-    process::{Pid, PidfdFlags, pidfd_open},
+    process::Signal,
     thread::{ThreadNameSpaceType, move_into_thread_name_spaces},
 };
 use tokio::sync::oneshot;
@@ -19,10 +19,9 @@ use tokio::sync::oneshot;
 use crate::{
     agent::Agent,
     child::{self, Inherited},
-    container::kill,
     fault::Fault,
     fd::{Registered, Stream},
-    fork::{self, Namespaces},
+    fork::{self, Child, Namespaces},
     path,
     plan::{Plan, Process},
     reaper::End,
@@ -44,7 +43,7 @@ pub(crate) struct Streams {
 /// A process that has executed its program.
 #[derive(Debug)]
 pub(crate) struct Made {
-    pub(crate) pid: i32,
+    pub(crate) child: Child,
     pub(crate) streams: Streams,
     pub(crate) end: oneshot::Receiver<End>,
 }
@@ -52,18 +51,23 @@ pub(crate) struct Made {
 /// Makes the first process of a container, whose control group must be there.
 pub(crate) async fn container(agent: &Agent, id: &str, plan: &Plan, stdin: bool) -> Result<Made, Fault> {
     let group = group(id)?;
-    make(agent, &plan.process, stdin, |inherited| {
-        fork::fork(Namespaces::New, &group, || child::first(plan, inherited))
-    })
-    .await
+    make(agent, &plan.process, stdin, |inherited| fork::fork(Namespaces::New, &group, || child::first(plan, inherited)))
+        .await
 }
 
 /// Makes a process that joins the container with this first process.
-pub(crate) async fn exec(agent: &Agent, id: &str, first: i32, process: &Process, stdin: bool) -> Result<Made, Fault> {
-    let group = group(id)?;
-    let container = descriptor(first).map_err(Fault::io(ErrorKind::NotRunning, format!("container {id}")))?;
+pub(crate) async fn exec(
+    agent: &Agent,
+    id: &str,
+    first: &Child,
+    process: &Process,
+    stdin: bool,
+) -> Result<Made, Fault> {
+    let (group, container) = (group(id)?, &first.pidfd);
     make(agent, process, stdin, |inherited| {
-        with_children_in(&container, || fork::fork(Namespaces::Inherited, &group, || child::joining(&container, process, inherited)))
+        with_children_in(container, || {
+            fork::fork(Namespaces::Inherited, &group, || child::joining(container, process, inherited))
+        })
     })
     .await
 }
@@ -81,12 +85,8 @@ pub(crate) fn control_group(id: &str, settings: &[(&'static str, String)]) -> Re
 
 fn group(id: &str) -> Result<OwnedFd, Fault> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, path::cgroup(id), flags, Mode::empty()).map_err(|error| Fault::internal("control group")(error.into()))
-}
-
-fn descriptor(pid: i32) -> io::Result<OwnedFd> {
-    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::NotFound)?;
-    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+    rustix::fs::openat(CWD, path::cgroup(id), flags, Mode::empty())
+        .map_err(|error| Fault::internal("control group")(error.into()))
 }
 
 /// Does something while children of this process are born into a container's process namespace.
@@ -94,25 +94,33 @@ fn with_children_in<T>(container: &OwnedFd, act: impl FnOnce() -> io::Result<T>)
     let ours = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     move_into_thread_name_spaces(container.as_fd(), ThreadNameSpaceType::PROCESS_ID)?;
     let result = act();
-    move_into_thread_name_spaces(ours.as_fd(), ThreadNameSpaceType::PROCESS_ID).map_or_else(|error| Err(error.into()), |()| result)
+    move_into_thread_name_spaces(ours.as_fd(), ThreadNameSpaceType::PROCESS_ID)
+        .map_or_else(|error| Err(error.into()), |()| result)
 }
 
-async fn make(agent: &Agent, process: &Process, stdin: bool, fork: impl FnOnce(&Inherited<'_>) -> io::Result<i32>) -> Result<Made, Fault> {
+async fn make(
+    agent: &Agent,
+    process: &Process,
+    stdin: bool,
+    fork: impl FnOnce(&Inherited<'_>) -> io::Result<Child>,
+) -> Result<Made, Fault> {
     let (stdio, mut streams) = streams(process, stdin).map_err(Fault::internal("standard streams"))?;
     let (ours, theirs) = report::pair().map_err(Fault::internal("report socket"))?;
     let remembering = agent.reaper.remember();
-    let pid = fork(&Inherited { stdio: &stdio, report: &theirs }).map_err(Fault::internal("new process"))?;
-    let end = agent.reaper.wait(pid);
+    let child = fork(&Inherited { stdio: &stdio, report: &theirs }).map_err(Fault::internal("new process"))?;
+    let end = agent.reaper.wait(child.pid);
     drop((remembering, stdio, theirs));
     let outcome = tokio::time::timeout(TIMEOUT, listen(ours)).await;
-    let outcome = outcome.unwrap_or_else(|_| Err(Fault::new(ErrorKind::Internal, "the new process does not get to its program")));
+    let outcome =
+        outcome.unwrap_or_else(|_| Err(Fault::new(ErrorKind::Internal, "the new process does not get to its program")));
     match outcome {
         Ok(terminal) => {
-            streams.terminal = terminal.map(|fd| Stream::new(fd).map(Arc::new)).transpose().map_err(Fault::internal("terminal"))?;
-            Ok(Made { pid, streams, end })
+            streams.terminal =
+                terminal.map(|fd| Stream::new(fd).map(Arc::new)).transpose().map_err(Fault::internal("terminal"))?;
+            Ok(Made { child, streams, end })
         }
         Err(fault) => {
-            kill(pid, 9);
+            child.signal(Signal::KILL);
             // Gone before its name may be used again.
             let _ = end.await;
             Err(fault)
@@ -138,7 +146,8 @@ async fn listen(socket: OwnedFd) -> Result<Option<OwnedFd>, Fault> {
 
 /// Their ends and ours. Without a terminal, whoever the process runs as may open its streams again by their names.
 fn streams(process: &Process, stdin: bool) -> io::Result<([OwnedFd; 3], Streams)> {
-    let null = || -> io::Result<OwnedFd> { Ok(rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?) };
+    let null =
+        || -> io::Result<OwnedFd> { Ok(rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?) };
     let mut ours = Streams::default();
     if process.terminal {
         return Ok(([null()?, null()?, null()?], ours));

@@ -27,7 +27,10 @@ impl Images {
         let device = device(slot)?;
         let kind = file_system(&device).map_err(Fault::io(ErrorKind::NoSuchImage, format!("disk slot {slot}")))?;
         let Some(kind) = kind else {
-            return Err(Fault::new(ErrorKind::NoSuchImage, format!("disk slot {slot} holds no ext4 or erofs file system")));
+            return Err(Fault::new(
+                ErrorKind::NoSuchImage,
+                format!("disk slot {slot} holds no ext4 or erofs file system"),
+            ));
         };
         fs::create_dir_all(&target).map_err(Fault::internal("images"))?;
         // A journal cannot be replayed on a read-only disk, and a finished image has nothing to replay.

@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 /// Where the report socket is in the copy, so that everything above it can be closed.
@@ -39,28 +39,49 @@ pub(crate) enum Namespaces {
     Inherited,
 }
 
-/// Makes a copy that runs `act`, whose end is the copy's; returns the copy's process id.
-pub(crate) fn fork(namespaces: Namespaces, cgroup: &OwnedFd, act: impl FnOnce()) -> io::Result<i32> {
+/// A process by number, for waiting, and by descriptor, for everything else: the number can come to mean another one.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+}
+
+impl Child {
+    /// Sends it a signal; one that has ended is no error, the host learns of that by itself.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, signal);
+    }
+}
+
+/// Makes a copy that runs `act`, whose end is the copy's.
+pub(crate) fn fork(namespaces: Namespaces, cgroup: &OwnedFd, act: impl FnOnce()) -> io::Result<Child> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("the agent has more than one thread"));
     }
     let new = if namespaces == Namespaces::New { libc::CLONE_NEWPID | libc::CLONE_NEWNS } else { 0 };
+    let mut pidfd: RawFd = -1;
     let arguments = CloneArguments {
-        flags: u64::from(new.cast_unsigned()) | CLONE_INTO_CGROUP,
+        flags: u64::from((new | libc::CLONE_PIDFD).cast_unsigned()) | CLONE_INTO_CGROUP,
+        pidfd: std::ptr::from_mut(&mut pidfd).expose_provenance() as u64,
         exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
         cgroup: u64::from(cgroup.as_raw_fd().cast_unsigned()),
         ..CloneArguments::default()
     };
-    // SAFETY: clone3 reads `arguments` during the call. Without CLONE_VM the child has a copy of the memory; the process has
+    // SAFETY: clone3 reads `arguments` during the call, and writes one descriptor to `pidfd`, which lives until after it. Without CLONE_VM the child has a copy of the memory; the process has
     // one thread (checked above), so that copy is consistent, as after `fork`.
-    let result = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&arguments), size_of::<CloneArguments>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&arguments), size_of::<CloneArguments>()) };
     match result {
         0 => {
             act();
             // SAFETY: ends the copy without running anything of the agent's that waits for an exit.
             unsafe { libc::_exit(127) }
         }
-        1.. => i32::try_from(result).map_err(io::Error::other),
+        1.. => {
+            // SAFETY: the kernel has just made this descriptor for this process, and nothing else knows of it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Child { pid: i32::try_from(result).map_err(io::Error::other)?, pidfd })
+        }
         _ => Err(io::Error::last_os_error()),
     }
 }

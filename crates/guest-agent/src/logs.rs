@@ -131,7 +131,8 @@ mod tests {
         let log = Log::default();
         push(&log, "hello ");
         push(&log, "world");
-        for (offset, expected) in [(0, Some((0, "hello "))), (3, Some((3, "lo "))), (6, Some((6, "world"))), (11, None)] {
+        for (offset, expected) in [(0, Some((0, "hello "))), (3, Some((3, "lo "))), (6, Some((6, "world"))), (11, None)]
+        {
             let chunk = log.next(offset, false).await;
             let found = chunk.as_ref().map(|chunk| (chunk.offset, std::str::from_utf8(&chunk.data).unwrap()));
             assert_eq!(found, expected, "{offset}");

@@ -52,19 +52,27 @@ fn parse(config: &NetworkConfig) -> Result<Settings, Fault> {
     }
     let mac = match config.mac.as_str() {
         "" => None,
-        text => Some(parse_mac(text).ok_or_else(|| Fault::invalid(format!("network.mac {text:?} is not a hardware address")))?),
+        text => Some(
+            parse_mac(text).ok_or_else(|| Fault::invalid(format!("network.mac {text:?} is not a hardware address")))?,
+        ),
     };
     Ok(Settings {
         mac,
         address: address("ipv4_address", &config.ipv4_address)?,
         mask: Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - config.prefix_length).unwrap_or(0)),
         gateway: address("gateway", &config.gateway)?,
-        mtu: i32::try_from(config.mtu).ok().filter(|mtu| *mtu <= 65_535).ok_or_else(|| Fault::invalid("network.mtu is above 65535"))?,
+        mtu: i32::try_from(config.mtu)
+            .ok()
+            .filter(|mtu| *mtu <= 65_535)
+            .ok_or_else(|| Fault::invalid("network.mtu is above 65535"))?,
     })
 }
 
 fn parse_mac(text: &str) -> Option<[u8; 6]> {
-    let parts: Vec<u8> = text.split(':').map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2)).collect::<Option<_>>()?;
+    let parts: Vec<u8> = text
+        .split(':')
+        .map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2))
+        .collect::<Option<_>>()?;
     parts.try_into().ok()
 }
 
@@ -198,14 +206,19 @@ mod tests {
         }
     }
 
+    type Change = fn(&mut NetworkConfig);
+
     #[test]
     fn settings_are_checked_by_field() {
         let settings = parse(&config()).unwrap();
         assert_eq!(settings.mac, Some([0x52, 0x54, 0, 0x12, 0x34, 0x56]));
         assert_eq!(settings.mask, Ipv4Addr::BROADCAST);
-        assert_eq!(parse(&NetworkConfig { prefix_length: 20, ..config() }).unwrap().mask, Ipv4Addr::new(255, 255, 240, 0));
+        assert_eq!(
+            parse(&NetworkConfig { prefix_length: 20, ..config() }).unwrap().mask,
+            Ipv4Addr::new(255, 255, 240, 0)
+        );
         assert_eq!(parse(&NetworkConfig { prefix_length: 0, ..config() }).unwrap().mask, Ipv4Addr::UNSPECIFIED);
-        let wrong: &[(fn(&mut NetworkConfig), &str)] = &[
+        let wrong: [(Change, &str); 6] = [
             (|config| config.mac = "52:54".into(), "mac"),
             (|config| config.mac = "+2:54:00:12:34:567".into(), "mac"),
             (|config| config.ipv4_address = "::1".into(), "ipv4_address"),

@@ -125,7 +125,8 @@ fn environment(config: &ContainerConfig, identity: &Identity, hostname: &str) ->
     };
     let given: Vec<(String, String)> = config.env.iter().map(pair).collect();
     let names: BTreeSet<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
-    let mut all: Vec<(String, String)> = defaults.iter().map(pair).filter(|(name, _)| !names.contains(name.as_str())).collect();
+    let mut all: Vec<(String, String)> =
+        defaults.iter().map(pair).filter(|(name, _)| !names.contains(name.as_str())).collect();
     all.extend(given);
     all
 }
@@ -158,7 +159,8 @@ fn capabilities(config: &ContainerConfig) -> Result<CapabilitySet, Fault> {
 fn limits(given: &[ResourceLimit]) -> Result<Vec<(Resource, u64, u64)>, Fault> {
     let mut limits = Vec::new();
     for limit in given {
-        let resource = resource(&limit.kind).ok_or_else(|| Fault::invalid(format!("unknown resource limit {:?}", limit.kind)))?;
+        let resource =
+            resource(&limit.kind).ok_or_else(|| Fault::invalid(format!("unknown resource limit {:?}", limit.kind)))?;
         limits.push((resource, limit.soft, limit.hard));
     }
     for resource in [Resource::Nofile, Resource::Nproc] {
@@ -194,7 +196,8 @@ fn resource(kind: &str) -> Option<Resource> {
 /// Files of the container's control group, and what to write into them.
 pub(crate) fn control_group(config: &ContainerConfig) -> Vec<(&'static str, String)> {
     // One process out of memory ends the container, as the kubelet has it on cgroup v2.
-    let mut settings = vec![("memory.oom.group", "1".to_owned()), ("cpu.weight", weight(config.cpu_request_millis).to_string())];
+    let mut settings =
+        vec![("memory.oom.group", "1".to_owned()), ("cpu.weight", weight(config.cpu_request_millis).to_string())];
     if config.cpu_limit_millis > 0 {
         let quota = (config.cpu_limit_millis * PERIOD_MICROS / 1000).max(1000);
         settings.push(("cpu.max", format!("{quota} {PERIOD_MICROS}")));
@@ -228,7 +231,8 @@ mod tests {
 
     fn capability_names(add: &[&str], drop: &[&str]) -> Result<CapabilitySet, String> {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-        capabilities(&ContainerConfig { add_capabilities: owned(add), drop_capabilities: owned(drop), ..config() }).map_err(|fault| fault.to_string())
+        capabilities(&ContainerConfig { add_capabilities: owned(add), drop_capabilities: owned(drop), ..config() })
+            .map_err(|fault| fault.to_string())
     }
 
     #[test]
@@ -247,9 +251,11 @@ mod tests {
 
     #[test]
     fn environments_keep_what_is_given_and_add_what_is_missing() {
-        let config = ContainerConfig { env: vec!["PATH=/x".into(), "A=b=c".into(), "EMPTY".into()], tty: true, ..config() };
+        let config =
+            ContainerConfig { env: vec!["PATH=/x".into(), "A=b=c".into(), "EMPTY".into()], tty: true, ..config() };
         let process = process(&config, &root(), "web").unwrap();
-        let expected = [("HOSTNAME", "web"), ("HOME", "/root"), ("TERM", "xterm"), ("PATH", "/x"), ("A", "b=c"), ("EMPTY", "")];
+        let expected =
+            [("HOSTNAME", "web"), ("HOME", "/root"), ("TERM", "xterm"), ("PATH", "/x"), ("A", "b=c"), ("EMPTY", "")];
         assert_eq!(process.env, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let exec = Process { env: Vec::new(), ..process }.exec(&["ls".into()], true);
         assert_eq!((exec.variable("TERM"), exec.variable("NONE"), &exec.argv[0][..]), ("xterm", "", "ls"));
@@ -265,8 +271,12 @@ mod tests {
             rlimits: vec![ResourceLimit { kind: "RLIMIT_NOFILE".into(), soft: 1, hard: 2 }],
             ..config()
         };
-        let settings: Vec<String> = control_group(&config).iter().map(|(file, value)| format!("{file}={value}")).collect();
-        assert_eq!(settings, ["memory.oom.group=1", "cpu.weight=39", "cpu.max=50000 100000", "memory.max=67108864", "pids.max=9"]);
+        let settings: Vec<String> =
+            control_group(&config).iter().map(|(file, value)| format!("{file}={value}")).collect();
+        assert_eq!(
+            settings,
+            ["memory.oom.group=1", "cpu.weight=39", "cpu.max=50000 100000", "memory.max=67108864", "pids.max=9"]
+        );
         assert_eq!(limits(&config.rlimits).unwrap(), [(Resource::Nofile, 1, 2), (Resource::Nproc, 1024, 65_535)]);
         assert_eq!((weight(0), weight(100), weight(1_000_000)), (1, 4, 10_000));
     }

@@ -72,7 +72,9 @@ impl Pod {
         }
         unmount_below(Path::new(path::RUN)).map_err(Fault::io(ErrorKind::MountFailed, "unmounting"))?;
         for directory in [path::VOLUMES, path::POD, path::IMAGES] {
-            fs::remove_dir_all(directory).and_then(|()| fs::create_dir(directory)).map_err(Fault::internal(directory))?;
+            fs::remove_dir_all(directory)
+                .and_then(|()| fs::create_dir(directory))
+                .map_err(Fault::internal(directory))?;
         }
         Ok(())
     }
@@ -94,9 +96,11 @@ impl Pod {
 
     /// Replaces the files of a volume.
     pub(crate) fn update_volume(&mut self, request: UpdateVolumeRequest) -> Result<(), Fault> {
-        let missing = || Fault::new(ErrorKind::NoSuchVolume, format!("the pod has no volume {} of files", request.name));
+        let missing =
+            || Fault::new(ErrorKind::NoSuchVolume, format!("the pod has no volume {} of files", request.name));
         let volume = self.config.volumes.iter_mut().find(|volume| volume.name == request.name).ok_or_else(missing)?;
-        let (Some(VolumeSource::Files(old)), Some(directory)) = (&mut volume.source, self.volumes.get(&request.name)) else {
+        let (Some(VolumeSource::Files(old)), Some(directory)) = (&mut volume.source, self.volumes.get(&request.name))
+        else {
             return Err(missing());
         };
         let files = request.files.unwrap_or_default();
@@ -110,7 +114,11 @@ impl Pod {
 /// not be taken out.
 pub(crate) fn unmount_below(directory: &Path) -> io::Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let points: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| Path::new(point).starts_with(directory)).collect();
+    let points: Vec<&str> = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|point| Path::new(point).starts_with(directory))
+        .collect();
     for point in points.iter().rev() {
         rustix::mount::unmount(*point, rustix::mount::UnmountFlags::empty())?;
     }
@@ -126,7 +134,10 @@ fn set_clock(unix_nanos: i64) -> Result<(), Fault> {
     if unix_nanos == 0 {
         return Ok(());
     }
-    let time = rustix::time::Timespec { tv_sec: unix_nanos.div_euclid(1_000_000_000), tv_nsec: unix_nanos.rem_euclid(1_000_000_000) };
+    let time = rustix::time::Timespec {
+        tv_sec: unix_nanos.div_euclid(1_000_000_000),
+        tv_nsec: unix_nanos.rem_euclid(1_000_000_000),
+    };
     rustix::time::clock_settime(rustix::time::ClockId::Realtime, time)
         .map_err(|error| Fault::invalid(format!("realtime_unix_nanos {unix_nanos}: {error}")))
 }
@@ -156,7 +167,8 @@ fn add_entropy(bytes: &[u8]) -> io::Result<()> {
 
 fn mount_shm(size_bytes: u64) -> Result<(), Fault> {
     let size = if size_bytes == 0 { SHM_BYTES } else { size_bytes };
-    let options = std::ffi::CString::new(format!("mode=1777,size={size}")).map_err(|error| Fault::invalid(error.to_string()))?;
+    let options =
+        std::ffi::CString::new(format!("mode=1777,size={size}")).map_err(|error| Fault::invalid(error.to_string()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("shm", path::SHM, "tmpfs", flags, Some(options.as_c_str()))
         .map_err(|error| Fault::new(ErrorKind::MountFailed, format!("/dev/shm: {error}")))

@@ -5,8 +5,7 @@
 //! conversation before it.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -42,7 +41,11 @@ pub(crate) fn listen_for_devices() -> io::Result<OwnedFd> {
 pub(crate) fn open(devices: &OwnedFd) -> io::Result<OwnedFd> {
     loop {
         if let Some(device) = find()? {
-            return Ok(rustix::fs::open(format!("/dev/{device}"), OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);
+            return Ok(rustix::fs::open(
+                format!("/dev/{device}"),
+                OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?);
         }
         // What it says does not matter: something changed.
         let mut message = [0_u8; 4096];

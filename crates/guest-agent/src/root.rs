@@ -13,8 +13,8 @@ use isopod_guest_api::ErrorKind;
 use rustix::{
     fs::{CWD, FileType, Mode, makedev},
     mount::{
-        MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind, mount_change,
-        mount_remount, move_mount, open_tree, unmount,
+        MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
+        mount_change, mount_remount, move_mount, open_tree, unmount,
     },
 };
 
@@ -26,8 +26,17 @@ use crate::{
 
 /// Hidden from containers, as every runtime does: they show or change what is the machine's.
 const MASKED: &[&str] = &[
-    "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
-    "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
 
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
@@ -87,7 +96,11 @@ pub(crate) fn finish(plan: &Plan) -> Result<(), Fault> {
 
 /// A copy of the mounts at a path, not yet anywhere.
 fn tree(path: &Path) -> io::Result<OwnedFd> {
-    Ok(open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE)?)
+    Ok(open_tree(
+        CWD,
+        path,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE,
+    )?)
 }
 
 fn pivot(root: &Path) -> io::Result<()> {
@@ -118,7 +131,13 @@ fn pseudo_file_systems(privileged: bool) -> io::Result<()> {
     let mask = rustix::process::umask(Mode::empty());
     for (name, major, minor) in DEVICES {
         let mode = Mode::from_raw_mode(0o666);
-        rustix::fs::mknodat(CWD, Path::new("/dev").join(name), FileType::CharacterDevice, mode, makedev(*major, *minor))?;
+        rustix::fs::mknodat(
+            CWD,
+            Path::new("/dev").join(name),
+            FileType::CharacterDevice,
+            mode,
+            makedev(*major, *minor),
+        )?;
     }
     rustix::process::umask(mask);
     for (target, link) in LINKS {
@@ -130,12 +149,22 @@ fn pseudo_file_systems(privileged: bool) -> io::Result<()> {
 fn place(bind: &Bind, source: &OwnedFd) -> io::Result<()> {
     let is_directory = FileType::from_raw_mode(rustix::fs::fstat(source)?.st_mode) == FileType::Directory;
     let destination = Path::new(&bind.destination);
-    if is_directory { fs::create_dir_all(destination)? } else { make_file(destination)? }
+    if is_directory {
+        fs::create_dir_all(destination)?
+    } else {
+        make_file(destination)?
+    }
     put(source, &bind.destination, bind.read_only)
 }
 
 fn put(source: &OwnedFd, destination: &str, read_only: bool) -> io::Result<()> {
-    move_mount(source, "", CWD, destination, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS)?;
+    move_mount(
+        source,
+        "",
+        CWD,
+        destination,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS,
+    )?;
     if read_only {
         mount_remount(destination, MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV, c"")?;
     }

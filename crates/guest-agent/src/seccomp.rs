@@ -8,9 +8,21 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetA
 
 /// Calls that no capability allows.
 const NEVER: &[i64] = &[
-    libc::SYS_add_key, libc::SYS_keyctl, libc::SYS_request_key, libc::SYS_mbind, libc::SYS_migrate_pages, libc::SYS_move_pages,
-    libc::SYS_get_mempolicy, libc::SYS_set_mempolicy, libc::SYS_nfsservctl, libc::SYS_pivot_root, libc::SYS_userfaultfd,
-    libc::SYS_vmsplice, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register,
+    libc::SYS_add_key,
+    libc::SYS_keyctl,
+    libc::SYS_request_key,
+    libc::SYS_mbind,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+    libc::SYS_get_mempolicy,
+    libc::SYS_set_mempolicy,
+    libc::SYS_nfsservctl,
+    libc::SYS_pivot_root,
+    libc::SYS_userfaultfd,
+    libc::SYS_vmsplice,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
 ];
 
 /// Calls that a capability allows.
@@ -18,9 +30,23 @@ const GUARDED: &[(CapabilitySet, &[i64])] = &[
     (
         CapabilitySet::SYS_ADMIN,
         &[
-            libc::SYS_mount, libc::SYS_umount2, libc::SYS_setns, libc::SYS_unshare, libc::SYS_quotactl, libc::SYS_lookup_dcookie,
-            libc::SYS_sethostname, libc::SYS_setdomainname, libc::SYS_fsopen, libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_fspick,
-            libc::SYS_move_mount, libc::SYS_open_tree, libc::SYS_mount_setattr, libc::SYS_swapon, libc::SYS_swapoff,
+            libc::SYS_mount,
+            libc::SYS_umount2,
+            libc::SYS_setns,
+            libc::SYS_unshare,
+            libc::SYS_quotactl,
+            libc::SYS_lookup_dcookie,
+            libc::SYS_sethostname,
+            libc::SYS_setdomainname,
+            libc::SYS_fsopen,
+            libc::SYS_fsconfig,
+            libc::SYS_fsmount,
+            libc::SYS_fspick,
+            libc::SYS_move_mount,
+            libc::SYS_open_tree,
+            libc::SYS_mount_setattr,
+            libc::SYS_swapon,
+            libc::SYS_swapoff,
         ],
     ),
     (CapabilitySet::BPF, &[libc::SYS_bpf]),
@@ -28,9 +54,15 @@ const GUARDED: &[(CapabilitySet, &[i64])] = &[
     (CapabilitySet::SYS_BOOT, &[libc::SYS_reboot, libc::SYS_kexec_load, libc::SYS_kexec_file_load]),
     (CapabilitySet::SYS_MODULE, &[libc::SYS_init_module, libc::SYS_finit_module, libc::SYS_delete_module]),
     (CapabilitySet::SYS_PACCT, &[libc::SYS_acct]),
-    (CapabilitySet::SYS_PTRACE, &[libc::SYS_kcmp, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_pidfd_getfd]),
+    (
+        CapabilitySet::SYS_PTRACE,
+        &[libc::SYS_kcmp, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_pidfd_getfd],
+    ),
     (CapabilitySet::SYS_RAWIO, &[libc::SYS_iopl, libc::SYS_ioperm]),
-    (CapabilitySet::SYS_TIME, &[libc::SYS_settimeofday, libc::SYS_clock_settime, libc::SYS_clock_adjtime, libc::SYS_adjtimex]),
+    (
+        CapabilitySet::SYS_TIME,
+        &[libc::SYS_settimeofday, libc::SYS_clock_settime, libc::SYS_clock_adjtime, libc::SYS_adjtimex],
+    ),
     (CapabilitySet::SYS_TTY_CONFIG, &[libc::SYS_vhangup]),
     (CapabilitySet::DAC_READ_SEARCH, &[libc::SYS_open_by_handle_at]),
     (CapabilitySet::SYSLOG, &[libc::SYS_syslog]),
@@ -42,7 +74,8 @@ pub(crate) fn apply(capabilities: CapabilitySet) -> Result<(), seccompiler::Erro
 }
 
 fn program(capabilities: CapabilitySet) -> Result<BpfProgram, seccompiler::BackendError> {
-    let guarded = GUARDED.iter().filter(|(capability, _)| !capabilities.contains(*capability)).flat_map(|(_, calls)| *calls);
+    let guarded =
+        GUARDED.iter().filter(|(capability, _)| !capabilities.contains(*capability)).flat_map(|(_, calls)| *calls);
     let rules: BTreeMap<i64, Vec<SeccompRule>> = NEVER.iter().chain(guarded).map(|&call| (call, Vec::new())).collect();
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let target = if cfg!(target_arch = "aarch64") { TargetArch::aarch64 } else { TargetArch::x86_64 };

@@ -107,7 +107,11 @@ where
     grpc::<Q, A>().unary(service, request).await
 }
 
-async fn streaming<Q, A, S, F>(agent: Arc<Agent>, request: Request<Incoming>, call: fn(Arc<Agent>, Q) -> F) -> Response<Body>
+async fn streaming<Q, A, S, F>(
+    agent: Arc<Agent>,
+    request: Request<Incoming>,
+    call: fn(Arc<Agent>, Q) -> F,
+) -> Response<Body>
 where
     Q: Message + Default + Send + Sync + 'static,
     A: Message + Send + Sync + 'static,
@@ -121,7 +125,11 @@ where
     grpc::<Q, A>().server_streaming(service, request).await
 }
 
-async fn bidirectional<Q, A, S, F>(agent: Arc<Agent>, request: Request<Incoming>, call: fn(Arc<Agent>, Streaming<Q>) -> F) -> Response<Body>
+async fn bidirectional<Q, A, S, F>(
+    agent: Arc<Agent>,
+    request: Request<Incoming>,
+    call: fn(Arc<Agent>, Streaming<Q>) -> F,
+) -> Response<Body>
 where
     Q: Message + Default + Send + Sync + 'static,
     A: Message + Send + Sync + 'static,

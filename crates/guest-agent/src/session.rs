@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use isopod_guest_api::{
-    AttachRequest, ConnectInput, ConnectInputKind, ConnectOutput, ErrorKind, ExecExited, ExecInput, ExecInputKind, ExecOutput,
-    ExecOutputKind, ExecStart, LogStream, TerminalSize, limit,
+    AttachRequest, ConnectInput, ConnectInputKind, ConnectOutput, ErrorKind, ExecExited, ExecInput, ExecInputKind,
+    ExecOutput, ExecOutputKind, ExecStart, LogStream, TerminalSize, limit,
 };
-use rustix::termios::Winsize;
+use rustix::{process::Signal, termios::Winsize};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -20,7 +20,7 @@ use tonic::{Status, Streaming};
 
 use crate::{
     agent::Agent,
-    container::{Container, kill},
+    container::Container,
     create::{self, Made},
     fault::Fault,
     fd::Stream,
@@ -52,17 +52,25 @@ async fn make(agent: &Agent, request: &ExecStart) -> Result<Made, Fault> {
     }
     let running = agent.container(&request.container_id)?.running()?;
     let process = running.process.exec(&request.argv, request.tty);
-    create::exec(agent, &request.container_id, running.pid, &process, request.stdin).await
+    create::exec(agent, &request.container_id, &running.child, &process, request.stdin).await
 }
 
-async fn run_exec(made: Made, request: ExecStart, inputs: Streaming<ExecInput>, sender: Sender<ExecOutput>, permit: OwnedSemaphorePermit) {
-    let Made { pid, streams, end } = made;
+async fn run_exec(
+    made: Made,
+    request: ExecStart,
+    inputs: Streaming<ExecInput>,
+    sender: Sender<ExecOutput>,
+    permit: OwnedSemaphorePermit,
+) {
+    let Made { child, streams, end } = made;
     let terminal = streams.terminal.clone();
     resize(terminal.as_deref(), request.terminal_size);
     let mut outputs = JoinSet::new();
-    for (output, stream) in
-        [(streams.terminal.clone(), LogStream::Stdout), (streams.stdout, LogStream::Stdout), (streams.stderr, LogStream::Stderr)]
-    {
+    for (output, stream) in [
+        (streams.terminal.clone(), LogStream::Stdout),
+        (streams.stdout, LogStream::Stdout),
+        (streams.stderr, LogStream::Stderr),
+    ] {
         if let Some(output) = output {
             outputs.spawn(pass_on(output, stream, sender.clone()));
         }
@@ -86,7 +94,7 @@ async fn run_exec(made: Made, request: ExecStart, inputs: Streaming<ExecInput>, 
             let _ = sender.send(Ok(ExecOutput { kind: Some(ExecOutputKind::Exited(exited)) })).await;
         }
         // The host has left: what it ran ends with the session.
-        None => kill(pid, 9),
+        None => child.signal(Signal::KILL),
     }
     drop(permit);
 }
@@ -197,7 +205,10 @@ async fn pass_on(from: Arc<Stream>, stream: LogStream, sender: Sender<ExecOutput
 }
 
 /// Connects to a port on the pod's loopback; answers when it is connected.
-pub(crate) async fn connect(agent: Arc<Agent>, mut inputs: Streaming<ConnectInput>) -> Result<Output<ConnectOutput>, Status> {
+pub(crate) async fn connect(
+    agent: Arc<Agent>,
+    mut inputs: Streaming<ConnectInput>,
+) -> Result<Output<ConnectOutput>, Status> {
     let permit = agent.session()?;
     let port = match inputs.message().await?.and_then(|input| input.kind) {
         Some(ConnectInputKind::Port(port)) => u16::try_from(port).ok().filter(|port| *port > 0),
@@ -207,7 +218,10 @@ pub(crate) async fn connect(agent: Arc<Agent>, mut inputs: Streaming<ConnectInpu
     let stream = match TcpStream::connect(("127.0.0.1", port)).await {
         Ok(stream) => stream,
         Err(first) => TcpStream::connect(("::1", port)).await.map_err(|_| {
-            Fault::new(ErrorKind::ConnectionRefused, format!("failed to connect to localhost:{port} inside the pod: {first}"))
+            Fault::new(
+                ErrorKind::ConnectionRefused,
+                format!("failed to connect to localhost:{port} inside the pod: {first}"),
+            )
         })?,
     };
     let (sender, receiver) = mpsc::channel(QUEUE);

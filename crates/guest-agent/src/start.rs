@@ -32,7 +32,7 @@ pub(crate) async fn start(agent: &Arc<Agent>, container: Arc<Container>) -> Resu
     let plan = agent.with_pod(|pod| prepare(pod, config))?;
     create::control_group(&config.id, &plan::control_group(config))?;
     let made = create::container(agent, &config.id, &plan, config.stdin).await?;
-    let (started, pid) = (now(), made.pid);
+    let (started, pid) = (now(), made.child.pid);
     let Streams { stdin, stdout, stderr, terminal } = made.streams;
     let mut outputs = JoinSet::new();
     for (output, stream) in
@@ -42,8 +42,13 @@ pub(crate) async fn start(agent: &Arc<Agent>, container: Arc<Container>) -> Resu
             outputs.spawn(container::collect(container.clone(), output, stream));
         }
     }
-    container.begin(Running { pid, process: plan.process, terminal, stdin: tokio::sync::Mutex::new(stdin) }, started);
-    agent.events.push(started, EventKind::Started(ContainerStarted { id: config.id.clone(), started_unix_nanos: started }));
+    container.begin(
+        Running { child: made.child, process: plan.process, terminal, stdin: tokio::sync::Mutex::new(stdin) },
+        started,
+    );
+    agent
+        .events
+        .push(started, EventKind::Started(ContainerStarted { id: config.id.clone(), started_unix_nanos: started }));
     tokio::spawn(container::watch(agent.clone(), container.clone(), started, made.end, outputs));
     Ok(StartContainerResponse { started_unix_nanos: started, pid: pid.unsigned_abs() })
 }
@@ -58,7 +63,8 @@ fn prepare(pod: &mut Pod, config: &ContainerConfig) -> Result<Plan, Fault> {
     for directory in [&layer.join("upper"), &layer.join("work"), &root] {
         fs::create_dir_all(directory).map_err(Fault::internal(directory.display()))?;
     }
-    let overlay = format!("lowerdir={},upperdir={}/upper,workdir={}/work", image.display(), layer.display(), layer.display());
+    let overlay =
+        format!("lowerdir={},upperdir={}/upper,workdir={}/work", image.display(), layer.display(), layer.display());
     let binds = binds(pod, config)?;
     Ok(Plan { process, overlay, root, readonly_root: config.readonly_rootfs, binds, privileged: config.privileged })
 }
@@ -77,7 +83,13 @@ fn identity(config: &ContainerConfig, image: &Path) -> Result<Identity, Fault> {
 fn read_in(image: &Path, file: &str) -> String {
     let read = || -> io::Result<Vec<u8>> {
         let root = open_directory(image)?;
-        let file = rustix::fs::openat2(&root, file, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty(), ResolveFlags::IN_ROOT)?;
+        let file = rustix::fs::openat2(
+            &root,
+            file,
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT,
+        )?;
         let mut bytes = Vec::new();
         fs::File::from(file).take(ACCOUNTS_BYTES).read_to_end(&mut bytes)?;
         Ok(bytes)
@@ -99,7 +111,11 @@ fn binds(pod: &Pod, config: &ContainerConfig) -> Result<Vec<Bind>, Fault> {
         if !wanted.mount_path.starts_with('/') {
             return Err(Fault::invalid(format!("mount path {:?} is not an absolute path", wanted.mount_path)));
         }
-        let source = if wanted.sub_path.is_empty() { volume.clone() } else { sub_path(config, position, volume, &wanted.sub_path)? };
+        let source = if wanted.sub_path.is_empty() {
+            volume.clone()
+        } else {
+            sub_path(config, position, volume, &wanted.sub_path)?
+        };
         let destination = wanted.mount_path.trim_end_matches('/');
         let destination = if destination.is_empty() { "/" } else { destination };
         binds.push(Bind { source, destination: destination.to_owned(), read_only: wanted.read_only });
@@ -121,7 +137,11 @@ fn termination_log(config: &ContainerConfig) -> Result<Bind, Fault> {
     fs::write(&file, "")
         .and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(0o666)))
         .map_err(Fault::internal(file.display()))?;
-    let path = if config.termination_message_path.is_empty() { "/dev/termination-log" } else { &config.termination_message_path };
+    let path = if config.termination_message_path.is_empty() {
+        "/dev/termination-log"
+    } else {
+        &config.termination_message_path
+    };
     Ok(Bind { source: file, destination: path.to_owned(), read_only: false })
 }
 
@@ -131,8 +151,9 @@ fn sub_path(config: &ContainerConfig, position: usize, volume: &Path, wanted: &s
     let failed = |error: io::Error| Fault::new(ErrorKind::MountFailed, format!("subPath {wanted:?}: {error}"));
     let opened = open_beneath(volume, Path::new(wanted)).map_err(failed)?;
     let target = path::container(&config.id).join(format!("subpath-{position}"));
-    let is_directory = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&opened).map_err(|error| failed(error.into()))?.st_mode)
-        == rustix::fs::FileType::Directory;
+    let is_directory =
+        rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&opened).map_err(|error| failed(error.into()))?.st_mode)
+            == rustix::fs::FileType::Directory;
     let made = if is_directory { fs::create_dir_all(&target) } else { fs::write(&target, "") };
     made.map_err(failed)?;
     let source = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&opened));
@@ -143,7 +164,11 @@ fn sub_path(config: &ContainerConfig, position: usize, volume: &Path, wanted: &s
 fn open_beneath(volume: &Path, wanted: &Path) -> io::Result<OwnedFd> {
     let root = open_directory(volume)?;
     // The links of a volume of files point within it; nothing else's are followed.
-    let resolve = if volume.join("..data").exists() { ResolveFlags::BENEATH } else { ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS };
+    let resolve = if volume.join("..data").exists() {
+        ResolveFlags::BENEATH
+    } else {
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS
+    };
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     match rustix::fs::openat2(&root, wanted, flags, Mode::empty(), resolve) {
         Err(rustix::io::Errno::NOENT) => {}

@@ -49,7 +49,10 @@ fn value(text: &str, key: &str) -> u64 {
 fn busy_ticks(stat: &str) -> u64 {
     let Some(line) = stat.lines().find(|line| line.starts_with("cpu ")) else { return 0 };
     let ticks = line.split_whitespace().skip(1).take(8).enumerate();
-    ticks.filter(|(position, _)| *position != 3 && *position != 4).filter_map(|(_, word)| word.parse::<u64>().ok()).sum()
+    ticks
+        .filter(|(position, _)| *position != 3 && *position != 4)
+        .filter_map(|(_, word)| word.parse::<u64>().ok())
+        .sum()
 }
 
 #[cfg(test)]

@@ -57,7 +57,10 @@ pub(crate) fn resolve(wanted: &Wanted<'_>, passwd: &str, group: &str) -> Result<
 }
 
 fn id(number: i64, field: &str) -> Result<u32, Fault> {
-    u32::try_from(number).ok().filter(|id| *id < u32::MAX).ok_or_else(|| Fault::invalid(format!("{field} {number} is not a user or group id")))
+    u32::try_from(number)
+        .ok()
+        .filter(|id| *id < u32::MAX)
+        .ok_or_else(|| Fault::invalid(format!("{field} {number} is not a user or group id")))
 }
 
 fn account<'a>(user: &str, passwd: &'a str) -> Result<Account<'a>, Fault> {
@@ -70,7 +73,10 @@ fn account<'a>(user: &str, passwd: &'a str) -> Result<Account<'a>, Fault> {
     match (found, number) {
         (Some(account), _) => Ok(account),
         (None, Some(uid)) => Ok(Account { name: "", uid, gid: 0, home: if uid == 0 { "/root" } else { "/" } }),
-        (None, None) => Err(Fault::new(ErrorKind::NoSuchUser, format!("unable to find user {user}: no matching entries in passwd file"))),
+        (None, None) => Err(Fault::new(
+            ErrorKind::NoSuchUser,
+            format!("unable to find user {user}: no matching entries in passwd file"),
+        )),
     }
 }
 
@@ -86,14 +92,17 @@ fn group_id(name: &str, group: &str) -> Result<u32, Fault> {
         return Ok(gid);
     }
     let found = group.lines().filter_map(parse_group).find(|(candidate, ..)| *candidate == name);
-    found
-        .map(|(_, gid, _)| gid)
-        .ok_or_else(|| Fault::new(ErrorKind::NoSuchUser, format!("unable to find group {name}: no matching entries in group file")))
+    found.map(|(_, gid, _)| gid).ok_or_else(|| {
+        Fault::new(ErrorKind::NoSuchUser, format!("unable to find group {name}: no matching entries in group file"))
+    })
 }
 
 fn members(name: &str, group: &str) -> Vec<u32> {
     let groups = group.lines().filter_map(parse_group);
-    groups.filter(|(.., members)| !name.is_empty() && members.split(',').any(|member| member == name)).map(|(_, gid, _)| gid).collect()
+    groups
+        .filter(|(.., members)| !name.is_empty() && members.split(',').any(|member| member == name))
+        .map(|(_, gid, _)| gid)
+        .collect()
 }
 
 fn parse_group(line: &str) -> Option<(&str, u32, &str)> {
@@ -106,14 +115,19 @@ fn parse_group(line: &str) -> Option<(&str, u32, &str)> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\nnginx:x:101:102::/var/nginx:/bin/false\nnohome:x:7:8\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\nbroken\nnginx:x:101:102::/var/nginx:/bin/false\nnohome:x:7:8\n";
     const GROUP: &str = "root:x:0:\nnginx:x:102:\nweb:x:50:nginx,other\n";
 
     fn check(wanted: &Wanted<'_>, expected: Result<(u32, u32, &[u32], &str), &str>) {
         let found = resolve(wanted, PASSWD, GROUP);
         match (&found, expected) {
             (Ok(found), Ok((uid, gid, groups, home))) => {
-                assert_eq!((found.uid, found.gid, &found.groups[..], &found.home[..]), (uid, gid, groups, home), "{wanted:?}");
+                assert_eq!(
+                    (found.uid, found.gid, &found.groups[..], &found.home[..]),
+                    (uid, gid, groups, home),
+                    "{wanted:?}"
+                );
             }
             (Err(fault), Err(text)) => assert!(fault.0.message.contains(text), "{fault}"),
             _ => panic!("{wanted:?}: {found:?}"),

@@ -3,8 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    io,
+    fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink},
     path::{Component, Path, PathBuf},
 };
@@ -68,14 +67,21 @@ pub(crate) fn write_files(directory: &Path, files: &FilesVolume, fs_group: Optio
     for file in &files.files {
         check_path(&file.path)?;
     }
-    swap_in(directory, files, fs_group).map_err(Fault::io(ErrorKind::MountFailed, format!("volume {}", directory.display())))
+    swap_in(directory, files, fs_group)
+        .map_err(Fault::io(ErrorKind::MountFailed, format!("volume {}", directory.display())))
 }
 
 fn check_path(text: &str) -> Result<(), Fault> {
     let fault = || Fault::invalid(format!("file path {text:?} of a volume is not a relative path without `..`"));
     let path = Path::new(text);
     let normal = path.components().all(|part| matches!(part, Component::Normal(_)));
-    if text.is_empty() || text.len() > 4096 || !normal || text.starts_with("..") || text.contains('\0') || text.ends_with('/') {
+    if text.is_empty()
+        || text.len() > 4096
+        || !normal
+        || text.starts_with("..")
+        || text.contains('\0')
+        || text.ends_with('/')
+    {
         return Err(fault());
     }
     Ok(())
@@ -126,7 +132,8 @@ fn write_file(content: &Path, file: &isopod_guest_api::VolumeFile, fs_group: Opt
 
 /// Links for what is there now, none for what is not.
 fn link_first_components(directory: &Path, files: &FilesVolume) -> io::Result<()> {
-    let wanted: BTreeSet<String> = files.files.iter().filter_map(|file| file.path.split('/').next().map(str::to_owned)).collect();
+    let wanted: BTreeSet<String> =
+        files.files.iter().filter_map(|file| file.path.split('/').next().map(str::to_owned)).collect();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if !name.starts_with("..") && !wanted.contains(&name) {
@@ -159,7 +166,8 @@ mod tests {
     }
 
     fn listing(directory: &Path) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -179,12 +187,27 @@ mod tests {
 
     #[test]
     fn paths_stay_in_the_volume() {
-        for (path, good) in
-            [("a", true), ("a/b", true), ("", false), ("/a", false), ("../a", false), ("a/../b", false), ("..data", false), ("a/", false), ("./a", false)]
-        {
+        for (path, good) in [
+            ("a", true),
+            ("a/b", true),
+            ("", false),
+            ("/a", false),
+            ("../a", false),
+            ("a/../b", false),
+            ("..data", false),
+            ("a/", false),
+            ("./a", false),
+        ] {
             assert_eq!(check_path(path).is_ok(), good, "{path}");
         }
-        for (name, good) in [("config", true), ("kube-api-access-x1", true), ("", false), ("../x", false), ("a/b", false), (".x", false)] {
+        for (name, good) in [
+            ("config", true),
+            ("kube-api-access-x1", true),
+            ("", false),
+            ("../x", false),
+            ("a/b", false),
+            (".x", false),
+        ] {
             assert_eq!(check_name(name).is_ok(), good, "{name}");
         }
     }

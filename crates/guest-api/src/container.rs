@@ -146,7 +146,7 @@ pub struct SignalContainerRequest {
     /// `ContainerConfig::id`.
     #[prost(string, tag = "1")]
     pub id: String,
-    /// Signal number, 1 to 64.
+    /// Signal number, 1 to 31.
     #[prost(uint32, tag = "2")]
     pub signal: u32,
     /// Send to every process of the container.

@@ -57,20 +57,14 @@ impl GuestFault {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let mut message = message.into();
         truncate(&mut message, crate::limit::FAULT_BYTES);
-        Self {
-            kind: kind.into(),
-            message,
-        }
+        Self { kind: kind.into(), message }
     }
 }
 
 /// Cuts at a character boundary at or below `bytes`.
 fn truncate(text: &mut String, bytes: usize) {
     if text.len() > bytes {
-        let end = (0..=bytes)
-            .rev()
-            .find(|&at| text.is_char_boundary(at))
-            .unwrap_or(0);
+        let end = (0..=bytes).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
         text.truncate(end);
     }
 }

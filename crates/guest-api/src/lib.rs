@@ -17,19 +17,18 @@ pub mod preface;
 mod stream;
 
 pub use container::{
-    ContainerConfig, ContainerId, ContainerState, ContainerStatus, Mount, ResourceLimit,
-    SignalContainerRequest, StartContainerResponse,
+    ContainerConfig, ContainerId, ContainerState, ContainerStatus, Mount, ResourceLimit, SignalContainerRequest,
+    StartContainerResponse,
 };
 pub use error::{ErrorKind, GuestFault};
 pub use event::{ContainerExited, ContainerStarted, Event, EventKind, EventsRequest};
 pub use pod::{
-    Empty, EmptyDirVolume, FilesVolume, HelloRequest, HelloResponse, ImageDisk, NetworkConfig,
-    PodConfig, UpdateVolumeRequest, Volume, VolumeFile, VolumeSource,
+    Empty, EmptyDirVolume, FilesVolume, HelloRequest, HelloResponse, ImageDisk, NetworkConfig, PodConfig,
+    UpdateVolumeRequest, Volume, VolumeFile, VolumeSource,
 };
 pub use stream::{
-    AttachRequest, ConnectInput, ConnectInputKind, ConnectOutput, ContainerStats, ExecExited,
-    ExecInput, ExecInputKind, ExecOutput, ExecOutputKind, ExecStart, LogChunk, LogStream,
-    LogsRequest, StatsResponse, TerminalSize,
+    AttachRequest, ConnectInput, ConnectInputKind, ConnectOutput, ContainerStats, ExecExited, ExecInput, ExecInputKind,
+    ExecOutput, ExecOutputKind, ExecStart, LogChunk, LogStream, LogsRequest, StatsResponse, TerminalSize,
 };
 
 /// Version of this protocol. The guest agent is always the one that the host put into the initramfs, so the two

@@ -60,19 +60,13 @@ impl Preface {
     /// The frame that begins a conversation.
     #[must_use]
     pub fn request(nonce: [u8; 16]) -> Self {
-        Self {
-            kind: Kind::Request,
-            nonce,
-        }
+        Self { kind: Kind::Request, nonce }
     }
 
     /// The answer to a request with this nonce.
     #[must_use]
     pub fn reply(nonce: [u8; 16]) -> Self {
-        Self {
-            kind: Kind::Reply,
-            nonce,
-        }
+        Self { kind: Kind::Reply, nonce }
     }
 
     /// The bytes to send.
@@ -123,10 +117,7 @@ impl Scanner {
             self.candidate.push(input[at]);
             at += 1;
             if let Some(preface) = self.settle() {
-                return Some(Found {
-                    preface,
-                    consumed: at,
-                });
+                return Some(Found { preface, consumed: at });
             }
         }
         None
@@ -142,11 +133,7 @@ impl Scanner {
                     return Some(preface);
                 }
                 Verdict::Not => {
-                    let next = self
-                        .candidate
-                        .iter()
-                        .skip(1)
-                        .position(|&byte| byte == MAGIC[0]);
+                    let next = self.candidate.iter().skip(1).position(|&byte| byte == MAGIC[0]);
                     match next {
                         Some(skip) => drop(self.candidate.drain(..=skip)),
                         None => self.candidate.clear(),
@@ -181,25 +168,18 @@ fn parse(frame: &[u8; FRAME_BYTES]) -> Option<Preface> {
     if u32::from_le_bytes(*stated) != check(checked) {
         return None;
     }
-    let rest = checked
-        .strip_prefix(&MAGIC)?
-        .strip_prefix(&VERSION.to_le_bytes())?;
+    let rest = checked.strip_prefix(&MAGIC)?.strip_prefix(&VERSION.to_le_bytes())?;
     let (kind, nonce) = match rest.split_first_chunk::<2>()? {
         ([1, 0], nonce) => (Kind::Request, nonce),
         ([2, 0], nonce) => (Kind::Reply, nonce),
         _ => return None,
     };
-    Some(Preface {
-        kind,
-        nonce: nonce.try_into().ok()?,
-    })
+    Some(Preface { kind, nonce: nonce.try_into().ok()? })
 }
 
 /// FNV-1a, 32 bits: enough to tell a frame from bytes that happen to look like its start. No security lies in it.
 fn check(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, &byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    })
+    bytes.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]

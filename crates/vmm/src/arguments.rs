@@ -63,12 +63,24 @@ impl Line {
     /// The arguments behind the program's name.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let mut line = Arguments::default();
-        line.add(["-name", &format!("guest={}", self.name), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]);
+        line.add([
+            "-name",
+            &format!("guest={}", self.name),
+            "-nodefaults",
+            "-no-user-config",
+            "-nographic",
+            "-no-reboot",
+        ]);
         line.add(["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
         self.processor_and_memory(&mut line);
         self.start(&mut line);
         line.add(["-add-fd", &format!("fd={},set={CONSOLE_FD_SET},opaque=console", self.console)]);
-        line.add(["-chardev", &format!("file,id=console,path=/dev/fdset/{CONSOLE_FD_SET},append=on"), "-serial", "chardev:console"]);
+        line.add([
+            "-chardev",
+            &format!("file,id=console,path=/dev/fdset/{CONSOLE_FD_SET},append=on"),
+            "-serial",
+            "chardev:console",
+        ]);
         for slot in 0..=SCRATCH_SLOT {
             disk(&mut line, slot);
         }
@@ -101,7 +113,12 @@ impl Line {
     fn start(&self, line: &mut Arguments) {
         match &self.start {
             Start::Boot { kernel, initramfs, command_line } => {
-                line.add(["-kernel", &format!("/proc/self/fd/{kernel}"), "-initrd", &format!("/proc/self/fd/{initramfs}")]);
+                line.add([
+                    "-kernel",
+                    &format!("/proc/self/fd/{kernel}"),
+                    "-initrd",
+                    &format!("/proc/self/fd/{initramfs}"),
+                ]);
                 line.add(["-append", command_line]);
             }
             Start::Restore { paused } => {
@@ -208,7 +225,11 @@ mod tests {
         let clone = line(Memory::CopyOnWrite(3), Start::Restore { paused: false });
         let devices = |line: &Line| -> Vec<String> {
             let words = line.arguments();
-            words.windows(2).filter(|pair| pair[0] == "-device" || pair[0] == "-cpu").map(|pair| pair[1].clone()).collect()
+            words
+                .windows(2)
+                .filter(|pair| pair[0] == "-device" || pair[0] == "-cpu")
+                .map(|pair| pair[1].clone())
+                .collect()
         };
         assert_eq!(devices(&template), devices(&clone));
     }

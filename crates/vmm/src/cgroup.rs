@@ -18,6 +18,9 @@ const PIDS: u32 = 256;
 
 const PERIOD_MICROS: u64 = 100_000;
 
+/// A machine that starts takes precedence over those that run, ten to one.
+const STARTING: u64 = 10;
+
 /// Limits of one machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -40,7 +43,10 @@ impl Groups {
             let parent = root.join(name);
             let groups = Self { parents: vec![parent.clone()], unified: true };
             for directory in [root, &parent] {
-                if std::fs::create_dir_all(directory).and_then(|()| std::fs::write(directory.join("cgroup.subtree_control"), "+cpu +memory +pids")).is_err() {
+                if std::fs::create_dir_all(directory)
+                    .and_then(|()| std::fs::write(directory.join("cgroup.subtree_control"), "+cpu +memory +pids"))
+                    .is_err()
+                {
                     tracing::warn!(directory = %directory.display(), "cannot hand controllers down: machines run without limits of the host");
                 }
             }
@@ -71,7 +77,7 @@ impl Groups {
     fn settings(&self, limits: Limits) -> Vec<(&'static str, String)> {
         let memory = (limits.memory_bytes + MEMORY_OVERHEAD_BYTES).to_string();
         let quota = limits.cpu_millis.map(|millis| u64::from(millis) * PERIOD_MICROS / 1000);
-        let mut settings = vec![("pids.max", PIDS.to_string())];
+        let mut settings = vec![("pids.max", PIDS.to_string()), self.share(STARTING)];
         if self.unified {
             settings.push(("memory.max", memory));
             settings.extend(quota.map(|quota| ("cpu.max", format!("{quota} {PERIOD_MICROS}"))));
@@ -80,6 +86,27 @@ impl Groups {
             settings.extend(quota.map(|quota| ("cpu.cfs_quota_us", quota.to_string())));
         }
         settings
+    }
+
+    /// Ends the precedence of a machine that has started.
+    pub(crate) fn started(&self, id: &str) {
+        let (file, value) = self.share(1);
+        for group in self.parents.iter().map(|parent| parent.join(id)) {
+            if group.join(file).exists()
+                && let Err(error) = std::fs::write(group.join(file), &value)
+            {
+                tracing::warn!(%error, group = %group.display(), "a machine keeps the precedence of its start");
+            }
+        }
+    }
+
+    /// So many times the usual share of the processors.
+    fn share(&self, times: u64) -> (&'static str, String) {
+        if self.unified {
+            ("cpu.weight", (100 * times).to_string())
+        } else {
+            ("cpu.shares", (1024 * times).to_string())
+        }
     }
 
     /// Removes the group of a machine whose process has ended.

@@ -24,6 +24,8 @@ const SOCKET_PATH_BYTES: usize = 107;
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Record {
     pub(crate) id: String,
+    /// Who claimed it; empty: nobody, it is whose its id says.
+    pub(crate) owner: String,
     pub(crate) vcpu_count: u32,
     pub(crate) memory_bytes: u64,
     pub(crate) tap: String,
@@ -41,7 +43,10 @@ impl Directory {
     pub(crate) fn create(run_dir: &Path, record: &Record) -> io::Result<Self> {
         let path = run_dir.join(&record.id);
         if path.join(QMP).as_os_str().len().max(path.join(AGENT).as_os_str().len()) > SOCKET_PATH_BYTES {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is too long for a socket's path", path.display())));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} is too long for a socket's path", path.display()),
+            ));
         }
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
         let directory = Self(path);

@@ -27,8 +27,7 @@ struct Archive {
 impl Archive {
     fn entry(&mut self, name: &str, mode: usize, content: &[u8]) {
         self.inode += 1;
-        let fields =
-            [self.inode, mode, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0];
+        let fields = [self.inode, mode, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
             self.bytes.extend_from_slice(format!("{field:08X}").as_bytes());
@@ -62,7 +61,13 @@ mod tests {
         assert_eq!(archive.len() % 4, 0);
         assert_eq!(archive, build(b"agent", &modules));
         let dir = tempfile::tempdir().unwrap();
-        let mut child = match Command::new("busybox").args(["cpio", "-i", "-d"]).current_dir(dir.path()).stdin(Stdio::piped()).stderr(Stdio::null()).spawn() {
+        let mut child = match Command::new("busybox")
+            .args(["cpio", "-i", "-d"])
+            .current_dir(dir.path())
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+        {
             Ok(child) => child,
             Err(error) => {
                 eprintln!("SKIPPED: busybox is not installed: {error}");

@@ -136,13 +136,18 @@ pub async fn fetch(cache_dir: &Path) -> Result<Kernel, KernelError> {
     remove_tree(&download)?;
     let tree = download.join("tree");
     std::fs::create_dir_all(&tree).map_err(|source| KernelError::Io { path: tree.clone(), source })?;
-    run(Command::new("apt-get").args(["-q", "-o", "APT::Sandbox::User=root", "download", &package]).current_dir(&download))
-        .await?;
+    run(Command::new("apt-get")
+        .args(["-q", "-o", "APT::Sandbox::User=root", "download", &package])
+        .current_dir(&download))
+    .await?;
     let archive = std::fs::read_dir(&download)
         .map_err(|source| KernelError::Io { path: download.clone(), source })?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .ok_or_else(|| KernelError::Program { program: "apt-get download".into(), reason: "it left no archive".into() })?;
+        .ok_or_else(|| KernelError::Program {
+            program: "apt-get download".into(),
+            reason: "it left no archive".into(),
+        })?;
     run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&tree)).await?;
     remove_tree(&unpacked)?;
     std::fs::rename(&tree, &unpacked).map_err(|source| KernelError::Io { path: unpacked.clone(), source })?;
@@ -175,7 +180,9 @@ async fn run(command: &mut Command) -> Result<String, KernelError> {
 
 fn remove_tree(path: &Path) -> Result<(), KernelError> {
     match std::fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(KernelError::Io { path: path.to_owned(), source }),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(KernelError::Io { path: path.to_owned(), source })
+        }
         _ => Ok(()),
     }
 }
@@ -188,9 +195,12 @@ mod tests {
     fn the_newest_kernel_with_modules_wins() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("boot")).unwrap();
-        for (release, with_modules) in
-            [("6.1.0-9-cloud-amd64", true), ("6.1.0-56-cloud-amd64", true), ("6.12.0-1-cloud-amd64", false), ("6.13.0-amd64", true)]
-        {
+        for (release, with_modules) in [
+            ("6.1.0-9-cloud-amd64", true),
+            ("6.1.0-56-cloud-amd64", true),
+            ("6.12.0-1-cloud-amd64", false),
+            ("6.13.0-amd64", true),
+        ] {
             std::fs::write(dir.path().join(format!("boot/vmlinuz-{release}")), "").unwrap();
             if with_modules {
                 std::fs::create_dir_all(dir.path().join(format!("lib/modules/{release}/kernel"))).unwrap();

@@ -111,8 +111,11 @@ impl Host {
     /// nothing is left.
     pub(crate) async fn launch(&self, plan: Plan) -> Result<Machine, LaunchError> {
         let id = plan.record.id.clone();
-        let directory = Directory::create(&self.run_dir, &plan.record)
-            .map_err(|source| LaunchError::Io { id: id.clone(), what: "cannot make its directory", source })?;
+        let directory = Directory::create(&self.run_dir, &plan.record).map_err(|source| LaunchError::Io {
+            id: id.clone(),
+            what: "cannot make its directory",
+            source,
+        })?;
         let result = self.launch_in(&directory, plan).await;
         if result.is_err() {
             if let Some(groups) = &self.groups {
@@ -127,16 +130,20 @@ impl Host {
 
     async fn launch_in(&self, directory: &Directory, plan: Plan) -> Result<Machine, LaunchError> {
         let id = plan.record.id.clone();
-        let started = self
-            .start(directory, &plan)
-            .await
-            .map_err(|source| LaunchError::Io { id: id.clone(), what: "cannot start QEMU", source })?;
+        let started = self.start(directory, &plan).await.map_err(|source| LaunchError::Io {
+            id: id.clone(),
+            what: "cannot start QEMU",
+            source,
+        })?;
         let Started { process, qmp_stream, console } = started;
         let up = tokio::time::timeout(START_TIMEOUT, bring_up(qmp_stream, &plan.how));
         let words = || [console.text(), directory.log_tail()].join(" ").trim().to_owned();
         let error = tokio::select! {
             up = up => match up {
                 Ok(Ok(qmp)) => {
+                    if let Some(groups) = &self.groups {
+                        groups.started(&id);
+                    }
                     let parts = Parts {
                         record: plan.record,
                         directory: directory.clone(),
@@ -194,7 +201,9 @@ impl Host {
                 let command_line = command_line.clone();
                 (memory, Start::Boot { kernel: kernel.as_raw_fd(), initramfs: initramfs.as_raw_fd(), command_line })
             }
-            How::Restore { memory, paused, .. } => (Memory::CopyOnWrite(memory.as_raw_fd()), Start::Restore { paused: *paused }),
+            How::Restore { memory, paused, .. } => {
+                (Memory::CopyOnWrite(memory.as_raw_fd()), Start::Restore { paused: *paused })
+            }
         };
         Line {
             name: plan.record.id.clone(),
@@ -248,7 +257,8 @@ pub(crate) async fn set_migration_capabilities(qmp: &Qmp) -> Result<(), QmpError
 /// Waits for the end of a migration in either direction.
 pub(crate) async fn migrated(events: &mut broadcast::Receiver<Value>) -> Result<(), QmpError> {
     let end = wait_for(events, |event| {
-        event["event"] == "MIGRATION" && ["completed", "failed", "cancelled"].iter().any(|end| event["data"]["status"] == *end)
+        event["event"] == "MIGRATION"
+            && ["completed", "failed", "cancelled"].iter().any(|end| event["data"]["status"] == *end)
     })
     .await?;
     if end["data"]["status"] == "completed" {

@@ -15,6 +15,7 @@ pub mod initramfs;
 pub mod kernel;
 mod launch;
 mod machine;
+mod probe;
 mod process;
 mod qemu;
 mod qmp;
@@ -27,6 +28,7 @@ pub use arguments::{AGENT_PORT, PLACEHOLDER_BYTES, READ_ONLY_SLOTS, SCRATCH_SLOT
 pub use assets::AssetError;
 pub use launch::LaunchError;
 pub use machine::{Machine, MachineError, StartPath};
+pub use probe::{Capabilities, probe};
 pub use process::{ExitFact, User};
 pub use qemu::QemuError;
 pub use qmp::QmpError;

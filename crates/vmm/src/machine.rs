@@ -7,7 +7,10 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
-    sync::{Arc, Mutex, PoisonError, atomic::{AtomicU32, Ordering}},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use serde::{Deserialize, Serialize};
@@ -47,7 +50,9 @@ pub enum MachineError {
         source: QmpError,
     },
     /// No such slot, or the wrong kind.
-    #[error("machine {id}: slot {slot} does not exist or is {kind}\nhint: slots 0 to 7 are read-only, slot 8 is writable")]
+    #[error(
+        "machine {id}: slot {slot} does not exist or is {kind}\nhint: slots 0 to 7 are read-only, slot 8 is writable"
+    )]
     Slot {
         /// Machine.
         id: String,
@@ -100,7 +105,16 @@ impl Machine {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { record, directory, process, qmp, groups, console } = parts;
         let nodes = tokio::sync::Mutex::new(BTreeMap::new());
-        Self(Arc::new(Inner { record: Mutex::new(record), directory, process, qmp, groups, console, nodes, next_node: AtomicU32::new(0) }))
+        Self(Arc::new(Inner {
+            record: Mutex::new(record),
+            directory,
+            process,
+            qmp,
+            groups,
+            console,
+            nodes,
+            next_node: AtomicU32::new(0),
+        }))
     }
 
     /// As `new`, for a machine that another process of ours started: asks QEMU what its disks are.
@@ -163,14 +177,22 @@ impl Machine {
         self.0.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes that a waiting machine was taken for a pod: `path` says `Claimed` from now on, also after an adoption.
+    /// Who claimed it; its own id, if nobody did.
+    #[must_use]
+    pub fn owner(&self) -> String {
+        let record = self.record();
+        if record.owner.is_empty() { record.id } else { record.owner }
+    }
+
+    /// Notes that a waiting machine was taken, and by whom: `path` says `Claimed` and `owner` says who from now on, also after
+    /// an adoption.
     ///
     /// # Errors
     /// `MachineError::Io`.
-    pub fn claim(&self) -> Result<(), MachineError> {
+    pub fn claim(&self, owner: &str) -> Result<(), MachineError> {
         let record = {
             let mut record = self.0.record.lock().unwrap_or_else(PoisonError::into_inner);
-            record.path = StartPath::Claimed;
+            (record.path, record.owner) = (StartPath::Claimed, owner.to_owned());
             record.clone()
         };
         self.0.directory.write(&record).map_err(|source| self.io("cannot write its record", source))
@@ -291,7 +313,11 @@ impl Machine {
     #[must_use]
     pub fn last_words(&self) -> String {
         let console = self.0.console.as_ref().map(Console::text).unwrap_or_default();
-        [console, self.0.directory.log_tail()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ")
+        [console, self.0.directory.log_tail()]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 
     /// Ends it now and removes everything it had on this host except its disks' files and its tap device. Returns when

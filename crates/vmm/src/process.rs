@@ -18,7 +18,9 @@ use std::{
     time::SystemTime,
 };
 
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal,
+};
 use tokio::{io::unix::AsyncFd, sync::watch};
 
 /// File in a machine's directory that the child writes.
@@ -103,7 +105,11 @@ impl Process {
         let watched = unsafe { AsyncFd::register(copy) }.map_err(|error| error.into_parts().1)?;
         tokio::spawn(async move {
             let ended = watched.readable().await.map(drop);
-            let fact = if child && ended.is_ok() { reap(watched.as_fd()) } else { ExitFact { code: None, signal: None, at: SystemTime::now() } };
+            let fact = if child && ended.is_ok() {
+                reap(watched.as_fd())
+            } else {
+                ExitFact { code: None, signal: None, at: SystemTime::now() }
+            };
             sender.send_replace(Some(fact));
         });
         Ok(Self { pid, pidfd: Arc::new(pidfd), exit })
@@ -238,7 +244,11 @@ mod tests {
         found.exited().await;
         assert!(Process::find(dir.path()).unwrap().is_none());
         // The number alone is not enough: this process has it, but not the start time.
-        std::fs::write(dir.path().join(PID_FILE), format!("{} (x) S 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 7", std::process::id())).unwrap();
+        std::fs::write(
+            dir.path().join(PID_FILE),
+            format!("{} (x) S 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 7", std::process::id()),
+        )
+        .unwrap();
         assert!(Process::find(dir.path()).unwrap().is_none());
     }
 

@@ -32,7 +32,9 @@ pub enum QemuError {
         source: io::Error,
     },
     /// It is too old.
-    #[error("{version} is too old: 7.0 is the first that can exchange a machine's disks\nhint: `apt-get install qemu-system-x86` on Debian 12 or later")]
+    #[error(
+        "{version} is too old: 7.0 is the first that can exchange a machine's disks\nhint: `apt-get install qemu-system-x86` on Debian 12 or later"
+    )]
     TooOld {
         /// What it says of itself.
         version: String,
@@ -95,11 +97,25 @@ async fn trial(program: &Path) -> Result<(), String> {
     let mut firmware = vec![0xf4; 64 << 10];
     let reset = firmware.len() - 16;
     firmware[reset..reset + 9].copy_from_slice(&[0xba, 0xf4, 0x00, 0xb0, 0x10, 0xee, 0xf4, 0xeb, 0xfd]);
-    let file = rustix::fs::memfd_create("isopod-trial", rustix::fs::MemfdFlags::empty()).map_err(|error| error.to_string())?;
+    let file =
+        rustix::fs::memfd_create("isopod-trial", rustix::fs::MemfdFlags::empty()).map_err(|error| error.to_string())?;
     rustix::io::write(&file, &firmware).map_err(|error| error.to_string())?;
     let image = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
     let mut child = Command::new(program)
-        .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-accel", "kvm", "-cpu", "host", "-M", "pc", "-m", "16M"])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-nographic",
+            "-no-reboot",
+            "-accel",
+            "kvm",
+            "-cpu",
+            "host",
+            "-M",
+            "pc",
+            "-m",
+            "16M",
+        ])
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-bios", &image])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -95,7 +95,12 @@ impl Qmp {
     }
 
     /// Sends a command with a file descriptor beside it.
-    pub(crate) async fn command_with_fd(&self, command: &str, arguments: Value, fd: BorrowedFd<'_>) -> Result<Value, QmpError> {
+    pub(crate) async fn command_with_fd(
+        &self,
+        command: &str,
+        arguments: Value,
+        fd: BorrowedFd<'_>,
+    ) -> Result<Value, QmpError> {
         self.send(command, arguments, Some(fd)).await
     }
 
@@ -170,12 +175,8 @@ fn deliver(mut message: Value, shared: &Shared) {
         return;
     }
     let Some(id) = message.get("id").and_then(Value::as_u64) else { return };
-    let sender = shared
-        .waiting
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .as_mut()
-        .and_then(|waiting| waiting.remove(&id));
+    let sender =
+        shared.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut().and_then(|waiting| waiting.remove(&id));
     let answer = match message.get("error") {
         Some(error) => Err(error["desc"].as_str().unwrap_or("no description").to_owned()),
         None => Ok(message["return"].take()),

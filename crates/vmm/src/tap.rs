@@ -2,11 +2,7 @@
 //! goes when it is closed.
 #![expect(unsafe_code, reason = "attaching to a tap device is an ioctl")]
 
-use std::{
-    fs::File,
-    io,
-    os::fd::OwnedFd,
-};
+use std::{fs::File, io, os::fd::OwnedFd};
 
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 
@@ -29,7 +25,10 @@ struct InterfaceRequest {
 /// Attaches to the tap device of this name; an empty name makes one that lives as long as the descriptor.
 pub(crate) fn open(name: &str) -> io::Result<OwnedFd> {
     if name.len() > NAME_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("interface name {name} is longer than {NAME_BYTES} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("interface name {name} is longer than {NAME_BYTES} bytes"),
+        ));
     }
     let device = File::options().read(true).write(true).open("/dev/net/tun")?;
     let mut request = InterfaceRequest { name: [0; 16], flags: FLAGS, rest: [0; 22] };

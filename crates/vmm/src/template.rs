@@ -85,7 +85,8 @@ impl Template {
         // Its process must be gone before the memory can be sealed, and goes in any case.
         let ended = machine.destroy().await;
         saved?;
-        ended.map_err(|error| TemplateError::Io { what: "its machine did not end", source: io::Error::other(error) })?;
+        ended
+            .map_err(|error| TemplateError::Io { what: "its machine did not end", source: io::Error::other(error) })?;
         seal(&file).map_err(io("cannot seal its memory"))?;
         let state = keep(&file, directory).map_err(io("cannot keep it in the cache"))?;
         Ok(Self { memory: file.into(), state })

@@ -69,7 +69,17 @@ impl Options {
     /// The usual: templates on, no privilege dropped, no control group, everything else found.
     #[must_use]
     pub fn new(run_dir: PathBuf, cache_dir: PathBuf, guest_agent: GuestAgent) -> Self {
-        Self { run_dir, cache_dir, kernel: None, guest_agent, qemu: None, accelerator: None, user: None, cgroup: None, templates: true }
+        Self {
+            run_dir,
+            cache_dir,
+            kernel: None,
+            guest_agent,
+            qemu: None,
+            accelerator: None,
+            user: None,
+            cgroup: None,
+            templates: true,
+        }
     }
 }
 
@@ -202,7 +212,15 @@ impl Vmm {
         };
         let templates = options.templates.then(|| options.cache_dir.join("templates"));
         let qemu_version = qemu_version?;
-        Ok(Self(Arc::new(Inner { host, assets, tsc_khz, qemu_version, templates, classes: Mutex::default(), _lock: lock })))
+        Ok(Self(Arc::new(Inner {
+            host,
+            assets,
+            tsc_khz,
+            qemu_version,
+            templates,
+            classes: Mutex::default(),
+            _lock: lock,
+        })))
     }
 
     /// How guests' instructions are executed here.
@@ -218,7 +236,8 @@ impl Vmm {
     /// `PrepareError`.
     pub async fn prepare(&self, spec: MachineSpec) -> Result<Machine, PrepareError> {
         check(&spec)?;
-        let class = Class { vcpu_count: spec.vcpu_count, memory_bytes: spec.memory_bytes, network: !spec.tap.is_empty() };
+        let class =
+            Class { vcpu_count: spec.vcpu_count, memory_bytes: spec.memory_bytes, network: !spec.tap.is_empty() };
         let tap = open_tap(&spec)?;
         if let Some(slot) = self.template(class).await
             && let Some(Some(template)) = slot.get()
@@ -255,7 +274,12 @@ impl Vmm {
         self.0.host.launch(Plan { record, cpu_limit_millis: spec.cpu_limit_millis, tap, how }).await
     }
 
-    fn boot_plan(&self, record: Record, cpu_limit_millis: Option<u32>, tap: Option<std::os::fd::OwnedFd>) -> Result<Plan, LaunchError> {
+    fn boot_plan(
+        &self,
+        record: Record,
+        cpu_limit_millis: Option<u32>,
+        tap: Option<std::os::fd::OwnedFd>,
+    ) -> Result<Plan, LaunchError> {
         let (kernel, initramfs) = self.0.assets.open().map_err(|source| LaunchError::Io {
             id: record.id.clone(),
             what: "cannot open its kernel",
@@ -282,7 +306,11 @@ impl Vmm {
         Some(slot)
     }
 
-    async fn load_or_make(&self, class: Class, directory: &Path) -> Result<Template, Box<dyn std::error::Error + Send + Sync>> {
+    async fn load_or_make(
+        &self,
+        class: Class,
+        directory: &Path,
+    ) -> Result<Template, Box<dyn std::error::Error + Send + Sync>> {
         let (from, bytes) = (directory.to_owned(), class.memory_bytes);
         match tokio::task::spawn_blocking(move || Template::load(&from, bytes)).await? {
             Ok(Some(template)) => return Ok(template),
@@ -347,20 +375,30 @@ impl Vmm {
         None
     }
 
-    async fn connect(&self, directory: &Directory, record: Record, process: Process) -> Result<Machine, Box<dyn std::error::Error + Send + Sync>> {
+    async fn connect(
+        &self,
+        directory: &Directory,
+        record: Record,
+        process: Process,
+    ) -> Result<Machine, Box<dyn std::error::Error + Send + Sync>> {
         let qmp = Qmp::open(directory.connect_qmp().await?).await?;
         let groups = self.0.host.groups.clone();
-        Ok(Machine::adopted(Parts { record, directory: directory.clone(), process, qmp, groups, console: None }).await?)
+        Ok(Machine::adopted(Parts { record, directory: directory.clone(), process, qmp, groups, console: None })
+            .await?)
     }
 
     async fn sweep(&self, directory: &Directory, process: Option<Process>) {
         if let Some(process) = process {
             match process.kill() {
-                Ok(()) => drop(process.exited().await),
+                Ok(()) => {
+                    process.exited().await;
+                }
                 Err(error) => tracing::warn!(%error, pid = process.pid, "cannot kill a machine that cannot be adopted"),
             }
         }
-        if let (Some(groups), Some(id)) = (&self.0.host.groups, directory.path().file_name().and_then(|name| name.to_str())) {
+        if let (Some(groups), Some(id)) =
+            (&self.0.host.groups, directory.path().file_name().and_then(|name| name.to_str()))
+        {
             groups.remove(id);
         }
         if let Err(error) = directory.remove() {
@@ -401,6 +439,7 @@ fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
 fn record(spec: &MachineSpec, path: StartPath) -> Record {
     Record {
         id: spec.id.clone(),
+        owner: String::new(),
         vcpu_count: spec.vcpu_count,
         memory_bytes: spec.memory_bytes,
         tap: spec.tap.clone(),
@@ -421,7 +460,7 @@ fn check(spec: &MachineSpec) -> Result<(), PrepareError> {
     if spec.vcpu_count == 0 || spec.vcpu_count > VCPU_MAX {
         return fail("vcpu_count", "must be 1 to 64");
     }
-    if spec.memory_bytes < MEMORY_MIN_BYTES || spec.memory_bytes % (1 << 20) != 0 {
+    if spec.memory_bytes < MEMORY_MIN_BYTES || !spec.memory_bytes.is_multiple_of(1 << 20) {
         return fail("memory_bytes", "must be a multiple of 1 MiB, at least 96 MiB");
     }
     Ok(())
@@ -435,7 +474,11 @@ fn open_tap(spec: &MachineSpec) -> Result<Option<std::os::fd::OwnedFd>, PrepareE
         let reason = format!("{} does not exist; the network must be made first", spec.tap);
         return Err(PrepareError::Spec { id: spec.id.clone(), field: "tap", reason });
     }
-    let opened = tap::open(&spec.tap).map_err(|source| LaunchError::Io { id: spec.id.clone(), what: "cannot open its tap device", source })?;
+    let opened = tap::open(&spec.tap).map_err(|source| LaunchError::Io {
+        id: spec.id.clone(),
+        what: "cannot open its tap device",
+        source,
+    })?;
     Ok(Some(opened))
 }
 
@@ -443,16 +486,25 @@ fn open_tap(spec: &MachineSpec) -> Result<Option<std::os::fd::OwnedFd>, PrepareE
 mod tests {
     use super::*;
 
+    type Change = fn(&mut MachineSpec);
+
     #[test]
     fn specifications_are_checked_by_field() {
-        let good = MachineSpec { id: "pod-1".into(), vcpu_count: 1, memory_bytes: 256 << 20, tap: String::new(), cpu_limit_millis: None, paused: false };
-        let with = |change: fn(&mut MachineSpec)| {
+        let good = MachineSpec {
+            id: "pod-1".into(),
+            vcpu_count: 1,
+            memory_bytes: 256 << 20,
+            tap: String::new(),
+            cpu_limit_millis: None,
+            paused: false,
+        };
+        let with = |change: Change| {
             let mut spec = good.clone();
             change(&mut spec);
             check(&spec).map_err(|error| error.to_string())
         };
         assert_eq!(with(|_| ()), Ok(()));
-        let table: &[(fn(&mut MachineSpec), &str)] = &[
+        let table: [(Change, &str); 7] = [
             (|spec| spec.id.clear(), "id"),
             (|spec| spec.id = "../x".into(), "id"),
             (|spec| spec.id = "a/b".into(), "id"),
@@ -462,7 +514,7 @@ mod tests {
             (|spec| spec.memory_bytes += 1, "memory_bytes"),
         ];
         for (change, field) in table {
-            let error = with(*change).unwrap_err();
+            let error = with(change).unwrap_err();
             assert!(error.contains(field), "{error}");
         }
     }

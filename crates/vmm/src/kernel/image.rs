@@ -13,7 +13,9 @@ pub enum ImageError {
     #[error("not an x86 boot image: {0}")]
     NotBootImage(&'static str),
     /// Compressed in a way that is not supported.
-    #[error("the kernel is compressed with {0}, which is not supported\nhint: use Debian's linux-image-cloud package (LZ4 or zstd)")]
+    #[error(
+        "the kernel is compressed with {0}, which is not supported\nhint: use Debian's linux-image-cloud package (LZ4 or zstd)"
+    )]
     Compression(&'static str),
     /// The compressed part is damaged.
     #[error("the kernel's compressed part is damaged: {0}")]
@@ -38,7 +40,11 @@ pub fn vmlinux(image: &[u8]) -> Result<Vec<u8>, ImageError> {
         [0xfd, b'7', b'z', ..] => return Err(ImageError::Compression("xz")),
         _ => return Err(ImageError::Compression("an unknown method")),
     };
-    if kernel.starts_with(b"\x7fELF") { Ok(kernel) } else { Err(ImageError::Damaged("what is in it is not an ELF file".into())) }
+    if kernel.starts_with(b"\x7fELF") {
+        Ok(kernel)
+    } else {
+        Err(ImageError::Damaged("what is in it is not an ELF file".into()))
+    }
 }
 
 /// The compressed kernel in a boot image (Documentation/arch/x86/boot.rst, protocol 2.08 and later).
@@ -47,7 +53,8 @@ fn payload(image: &[u8]) -> Result<&[u8], ImageError> {
     if image.get(0x202..0x206) != Some(b"HdrS") {
         return Err(ImageError::NotBootImage("it has no HdrS signature"));
     }
-    let (Some(&sectors), Some(offset), Some(length)) = (image.get(0x1f1), word(image, 0x248), word(image, 0x24c)) else {
+    let (Some(&sectors), Some(offset), Some(length)) = (image.get(0x1f1), word(image, 0x248), word(image, 0x24c))
+    else {
         return Err(cut);
     };
     let start = (usize::from(if sectors == 0 { 4 } else { sectors }) + 1) * 512 + offset;

@@ -101,7 +101,9 @@ mod tests {
 
     #[test]
     fn damaged_streams_are_refused() {
-        for bytes in [&b""[..], b"\x02\x21\x4c\x18", &stream(&[b"\x10a\x05\x00"]), &stream(&[b"\xf0"]), &stream(&[b"\x50ab"])] {
+        for bytes in
+            [&b""[..], b"\x02\x21\x4c\x18", &stream(&[b"\x10a\x05\x00"]), &stream(&[b"\xf0"]), &stream(&[b"\x50ab"])]
+        {
             assert!(decode(bytes, 1000).is_err(), "{bytes:?}");
         }
         assert!(decode(&stream(&[b"\x1fa\x01\x00\xff\xff\xff\xff\xff\x00\x00"]), 1000).is_err());

@@ -70,10 +70,10 @@ impl Collector<'_> {
         if self.builtin.contains(&name) || !self.seen.insert(name.clone()) {
             return Ok(());
         }
-        let path = self.files.get(&name).ok_or_else(|| ModuleError::Missing {
-            name: name.clone(),
-            directory: self.directory.to_owned(),
-        })?;
+        let path = self
+            .files
+            .get(&name)
+            .ok_or_else(|| ModuleError::Missing { name: name.clone(), directory: self.directory.to_owned() })?;
         if path.extension().is_some_and(|extension| extension != "ko") {
             return Err(ModuleError::Compressed(path.clone()));
         }
@@ -145,8 +145,11 @@ mod tests {
         write(dir.path(), "net/core/net_failover.ko", "failover");
         write(dir.path(), "drivers/char/virtio-rng.ko", "virtio");
         std::fs::write(dir.path().join("modules.builtin"), "kernel/net/core/failover.ko\n").unwrap();
-        let names: Vec<_> =
-            load_order(dir.path(), &["virtio_net", "virtio_rng"]).unwrap().into_iter().map(|module| module.name).collect();
+        let names: Vec<_> = load_order(dir.path(), &["virtio_net", "virtio_rng"])
+            .unwrap()
+            .into_iter()
+            .map(|module| module.name)
+            .collect();
         assert_eq!(names, ["virtio_ring", "net_failover", "virtio", "virtio_net", "virtio_rng"]);
     }
 

@@ -1,23 +1,17 @@
-//! The guest agent in a real microVM: QEMU, a cloud kernel, an image disk made of busybox. Needs root, QEMU, e2fsprogs and
-//! busybox-static, and the agent built for guests (`ISOPOD_GUEST_AGENT`, or where `cargo xtask` puts it); says loudly what is
-//! missing.
-
-mod support;
+//! Every call, through the host agent's client, against a guest agent in a machine.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use isopod_guest_api::{
-    AttachRequest, ContainerConfig, ContainerState, EmptyDirVolume, ErrorKind, ExecStart, FilesVolume, LogsRequest, Mount,
-    PodConfig, TerminalSize, UpdateVolumeRequest, Volume, VolumeFile, VolumeSource,
+    AttachRequest, ContainerConfig, ContainerState, EmptyDirVolume, ErrorKind, ExecStart, FilesVolume, LogsRequest,
+    Mount, PodConfig, TerminalSize, UpdateVolumeRequest, Volume, VolumeFile, VolumeSource,
 };
+use isopod_host_agent::guest::{ExecInput, ExecOutput, ExecSession, GuestClient};
 use isopod_vmm::{Machine, StartPath, Vmm};
-use support::{
-    Lab, container,
-    guest::{ExecInput, ExecOutput, ExecSession, GuestClient},
-    text,
-};
+
+use crate::support::{self, Lab, container, text};
 
 /// A machine with the image in slot 0, and a conversation with it.
 async fn guest(lab: &Lab, id: &str) -> (Machine, GuestClient) {
@@ -107,19 +101,53 @@ async fn a_container_sees_what_its_configuration_says() {
         (base("hostname", "hostname; cat /etc/hostname"), 0, "web-0\nweb-0\n"),
         (base("pid", "echo $$"), 0, "1\n"),
         (ContainerConfig { cwd: "/made/here".into(), ..base("cwd", "pwd") }, 0, "/made/here\n"),
-        (ContainerConfig { user: "web".into(), ..base("user", "id -u; id -g; id -G; echo $HOME") }, 0, "101\n102\n102 50\n/home/web\n"),
         (
-            ContainerConfig { run_as_user: Some(7), run_as_group: Some(8), supplemental_groups: vec![9], ..base("runas", "id -u; id -g; id -G") },
+            ContainerConfig { user: "web".into(), ..base("user", "id -u; id -g; id -G; echo $HOME") },
+            0,
+            "101\n102\n102 50\n/home/web\n",
+        ),
+        (
+            ContainerConfig {
+                run_as_user: Some(7),
+                run_as_group: Some(8),
+                supplemental_groups: vec![9],
+                ..base("runas", "id -u; id -g; id -G")
+            },
             0,
             "7\n8\n8 9\n",
         ),
-        (ContainerConfig { env: vec!["A=b=c".into(), "HOME=/x".into()], ..base("env", "echo $A $HOME $HOSTNAME") }, 0, "b=c /x web-0\n"),
-        (ContainerConfig { readonly_rootfs: true, ..base("readonly", "touch /x 2>/dev/null || echo refused; touch /dev/shm/y && echo shm") }, 0, "refused\nshm\n"),
-        (base("masked", "cat /proc/kcore | head -c 1; touch /proc/sys/kernel/hostname 2>/dev/null || echo; echo hi > /proc/sys/kernel/domainname 2>/dev/null || echo refused"), 0, "refused"),
+        (
+            ContainerConfig { env: vec!["A=b=c".into(), "HOME=/x".into()], ..base("env", "echo $A $HOME $HOSTNAME") },
+            0,
+            "b=c /x web-0\n",
+        ),
+        (
+            ContainerConfig {
+                readonly_rootfs: true,
+                ..base("readonly", "touch /x 2>/dev/null || echo refused; touch /dev/shm/y && echo shm")
+            },
+            0,
+            "refused\nshm\n",
+        ),
+        (
+            base(
+                "masked",
+                "cat /proc/kcore | head -c 1; touch /proc/sys/kernel/hostname 2>/dev/null || echo; echo hi > /proc/sys/kernel/domainname 2>/dev/null || echo refused",
+            ),
+            0,
+            "refused",
+        ),
         (base("status", "exit 42"), 42, ""),
         (base("stderr", "echo e >&2"), 0, "e\n"),
         (base("mounts", "mount | head -1 | cat; ls /run/isopod 2>/dev/null; ls / | tail -20 | cat"), 0, "overlay"),
-        (ContainerConfig { user: "web".into(), ..base("devstdout", "echo a > /dev/stdout; echo b > /dev/stderr; echo c > /dev/null") }, 0, "a\nb\n"),
+        (
+            ContainerConfig {
+                user: "web".into(),
+                ..base("devstdout", "echo a > /dev/stdout; echo b > /dev/stderr; echo c > /dev/null")
+            },
+            0,
+            "a\nb\n",
+        ),
     ];
     for (config, code, expected) in table {
         let id = config.id.clone();
@@ -141,18 +169,29 @@ async fn what_cannot_be_started_is_told_by_kind() {
     client.configure_pod(support::pod("pod-1")).await.unwrap();
     let other = client.configure_pod(support::pod("pod-2")).await.unwrap_err();
     assert_eq!(other.kind(), Some(ErrorKind::AlreadyExists), "{other}");
-    let program = |argv: &[&str]| ContainerConfig { argv: argv.iter().map(|&word| word.to_owned()).collect(), ..container("x", "") };
+    let program = |argv: &[&str]| ContainerConfig {
+        argv: argv.iter().map(|&word| word.to_owned()).collect(),
+        ..container("x", "")
+    };
     let mount = Mount { volume: "none".into(), mount_path: "/v".into(), ..Mount::default() };
     let table = vec![
         (program(&["foo"]), ErrorKind::CommandNotFound, "exec: \"foo\": executable file not found in $PATH"),
         (program(&["/foo"]), ErrorKind::CommandNotFound, "exec: \"/foo\": stat /foo: no such file or directory"),
         (program(&["/etc/passwd"]), ErrorKind::PermissionDenied, "exec: \"/etc/passwd\": permission denied"),
         (program(&[]), ErrorKind::InvalidArgument, "no command specified"),
-        (ContainerConfig { user: "ghost".into(), ..container("x", "") }, ErrorKind::NoSuchUser, "unable to find user ghost"),
+        (
+            ContainerConfig { user: "ghost".into(), ..container("x", "") },
+            ErrorKind::NoSuchUser,
+            "unable to find user ghost",
+        ),
         (ContainerConfig { image_slot: 3, ..container("x", "") }, ErrorKind::NoSuchImage, "slot 3"),
         (ContainerConfig { image_slot: 99, ..container("x", "") }, ErrorKind::NoSuchImage, "slot 99"),
         (ContainerConfig { mounts: vec![mount], ..container("x", "") }, ErrorKind::NoSuchVolume, "none"),
-        (ContainerConfig { cwd: "/etc/passwd".into(), ..container("x", "") }, ErrorKind::WorkingDirectory, "/etc/passwd"),
+        (
+            ContainerConfig { cwd: "/etc/passwd".into(), ..container("x", "") },
+            ErrorKind::WorkingDirectory,
+            "/etc/passwd",
+        ),
         (ContainerConfig { id: "../x".into(), ..container("x", "") }, ErrorKind::InvalidArgument, "../x"),
     ];
     for (config, kind, message) in table {
@@ -181,12 +220,16 @@ async fn ends_are_told_with_signal_memory_and_message() {
     log.next().await.unwrap().unwrap();
     client.signal_container("term", 15, false).await.unwrap();
     assert_eq!(support::exit(&mut events, "term").await.code, 5);
-    let hungry = ContainerConfig { memory_limit_bytes: 16 << 20, ..container("hungry", "yes x | head -c 100000000 | tail -c 90000000 > /dev/null") };
+    let hungry = ContainerConfig {
+        memory_limit_bytes: 16 << 20,
+        ..container("hungry", "yes x | head -c 100000000 | tail -c 90000000 > /dev/null")
+    };
     let (exit, _) = run(&client, hungry).await;
     assert_eq!((exit.code, exit.oom_killed), (137, true));
     let (exit, _) = run(&client, container("message", "printf 'last words' > /dev/termination-log; exit 1")).await;
     assert_eq!(exit.termination_message, "last words");
-    let fallback = ContainerConfig { termination_message_from_logs: true, ..container("fallback", "echo one; echo two; exit 1") };
+    let fallback =
+        ContainerConfig { termination_message_from_logs: true, ..container("fallback", "echo one; echo two; exit 1") };
     assert_eq!(run(&client, fallback).await.0.termination_message, "one\ntwo");
     let gone = client.signal_container("fallback", 9, false).await.unwrap_err();
     assert_eq!(gone.kind(), Some(ErrorKind::NotRunning));
@@ -201,7 +244,8 @@ async fn exec_attach_and_forward_reach_a_running_container() {
     let (machine, client) = pod(&lab, "exec", support::pod("pod-1")).await;
     let main = ContainerConfig { user: "web".into(), env: vec!["A=1".into()], ..container("main", "sleep 1000") };
     client.start_container(main).await.unwrap();
-    let (output, last) = finish(client.exec(exec("main", "id -u; echo $A; hostname; echo e >&2; exit 9")).await.unwrap()).await;
+    let (output, last) =
+        finish(client.exec(exec("main", "id -u; echo $A; hostname; echo e >&2; exit 9")).await.unwrap()).await;
     assert_eq!(last, ExecOutput::Exited { code: 9 });
     assert!(output.contains("101\n1\nweb-0\n") && output.contains("e\n"), "{output}");
 
@@ -213,7 +257,15 @@ async fn exec_attach_and_forward_reach_a_running_container() {
     assert_eq!((output.len(), last), (300_004, ExecOutput::Exited { code: 0 }));
 
     let size = Some(TerminalSize { columns: 77, rows: 33 });
-    let session = client.exec(ExecStart { tty: true, stdin: true, terminal_size: size, ..exec("main", "stty size; read x; stty size; echo $x") }).await.unwrap();
+    let session = client
+        .exec(ExecStart {
+            tty: true,
+            stdin: true,
+            terminal_size: size,
+            ..exec("main", "stty size; read x; stty size; echo $x")
+        })
+        .await
+        .unwrap();
     session.input.send(ExecInput::Resize { columns: 80, rows: 24 }).await.unwrap();
     session.input.send(ExecInput::Stdin(Bytes::from_static(b"typed\n"))).await.unwrap();
     let (output, last) = finish(session).await;
@@ -231,7 +283,13 @@ async fn exec_attach_and_forward_reach_a_running_container() {
     // A session that is dropped takes its process with it.
     let session = client.exec(exec("main", "echo $$; sleep 12345")).await.unwrap();
     drop(session);
-    wait_until(async || finish(client.exec(exec("main", "for p in /proc/[0-9]*; do cat $p/cmdline; done")).await.unwrap()).await.0, |text| !text.contains("sleep\u{0}12345")).await;
+    wait_until(
+        async || {
+            finish(client.exec(exec("main", "for p in /proc/[0-9]*; do cat $p/cmdline; done")).await.unwrap()).await.0
+        },
+        |text| !text.contains("sleep\u{0}12345"),
+    )
+    .await;
     machine.destroy().await.unwrap();
 }
 
@@ -249,7 +307,13 @@ async fn wait_until<T: std::fmt::Debug>(mut ask: impl AsyncFnMut() -> T, right: 
 async fn input_reaches_an_attached_container_and_ports_are_forwarded() {
     let Some(lab) = Lab::open(true).await else { return };
     let (machine, client) = pod(&lab, "attach", support::pod("pod-1")).await;
-    client.start_container(ContainerConfig { stdin: true, ..container("cat", "read a; echo got $a; read b; echo got $b") }).await.unwrap();
+    client
+        .start_container(ContainerConfig {
+            stdin: true,
+            ..container("cat", "read a; echo got $a; read b; echo got $b")
+        })
+        .await
+        .unwrap();
     let attach = || AttachRequest { container_id: "cat".into(), stdin: true, terminal_size: None };
     let mut first = client.attach(attach()).await.unwrap();
     first.input.send(ExecInput::Stdin(Bytes::from_static(b"one\n"))).await.unwrap();
@@ -259,14 +323,27 @@ async fn input_reaches_an_attached_container_and_ports_are_forwarded() {
     second.input.send(ExecInput::Stdin(Bytes::from_static(b"two\n"))).await.unwrap();
     assert_eq!(finish(second).await, ("got two\n".into(), ExecOutput::Exited { code: 0 }));
 
-    client.start_container(ContainerConfig { tty: true, stdin: true, ..container("tty", "stty -echo; read a; echo tty $a; ls -l /proc/self/fd/0") }).await.unwrap();
+    client
+        .start_container(ContainerConfig {
+            tty: true,
+            stdin: true,
+            ..container("tty", "stty -echo; read a; echo tty $a; ls -l /proc/self/fd/0")
+        })
+        .await
+        .unwrap();
     let session = client.attach(AttachRequest { container_id: "tty".into(), ..attach() }).await.unwrap();
     session.input.send(ExecInput::Stdin(Bytes::from_static(b"x\n"))).await.unwrap();
     let (output, last) = finish(session).await;
     assert_eq!(last, ExecOutput::Exited { code: 0 });
     assert!(output.contains("tty x") && output.contains("/dev/pts/0"), "{output:?}");
 
-    client.start_container(container("web", "mkdir /www; echo page > /www/index.html; echo ready; exec busybox httpd -f -p 8080 -h /www")).await.unwrap();
+    client
+        .start_container(container(
+            "web",
+            "mkdir /www; echo page > /www/index.html; echo ready; exec busybox httpd -f -p 8080 -h /www",
+        ))
+        .await
+        .unwrap();
     let mut log = client.logs(LogsRequest { container_id: "web".into(), offset: 0, follow: true }).await.unwrap();
     log.next().await.unwrap().unwrap();
     let mut port = None;
@@ -315,15 +392,30 @@ async fn volumes_are_shared_updated_and_bounded() {
         ..support::pod("pod-1")
     };
     let (machine, client) = pod(&lab, "volumes", config).await;
-    let mount = |volume: &str, path: &str, sub: &str, read_only| Mount { volume: volume.into(), mount_path: path.into(), sub_path: sub.into(), read_only };
+    let mount = |volume: &str, path: &str, sub: &str, read_only| Mount {
+        volume: volume.into(),
+        mount_path: path.into(),
+        sub_path: sub.into(),
+        read_only,
+    };
     let with = |id: &str, line: &str, mounts: Vec<Mount>| ContainerConfig { mounts, ..container(id, line) };
     let web = |config: ContainerConfig| ContainerConfig { user: "web".into(), ..config };
     let table = vec![
         (web(with("write", "echo x > /v/a && ls -n /v/a", vec![mount("disk", "/v", "", false)])), " 101 "),
         (with("read", "cat /v/a; touch /v/b || echo refused", vec![mount("disk", "/v", "", true)]), "x\nr"),
-        (with("bounded", "dd if=/dev/zero of=/v/a bs=1M count=3 2>&1", vec![mount("memory", "/v", "", false)]), "No space left"),
+        (
+            with("bounded", "dd if=/dev/zero of=/v/a bs=1M count=3 2>&1", vec![mount("memory", "/v", "", false)]),
+            "No space left",
+        ),
         (web(with("files", "cat /c/key /c/dir/deep", vec![mount("config", "/c", "", true)])), "onetwo"),
-        (with("sub", "cat /c/d; cat /etc/one", vec![mount("config", "/c/d", "dir/deep", true), mount("config", "/etc/one", "key", true)]), "twoone"),
+        (
+            with(
+                "sub",
+                "cat /c/d; cat /etc/one",
+                vec![mount("config", "/c/d", "dir/deep", true), mount("config", "/etc/one", "key", true)],
+            ),
+            "twoone",
+        ),
         (with("link", "ln -s /etc /v/etc; echo", vec![mount("disk", "/v", "", false)]), "\n"),
         (with("made", "touch /w/x && ls /w", vec![mount("disk", "/w", "new/dir", false)]), "x\n"),
         (with("seen", "ls /v/new/dir", vec![mount("disk", "/v", "", false)]), "x\n"),
@@ -335,10 +427,14 @@ async fn volumes_are_shared_updated_and_bounded() {
         assert!(output.contains(expected), "{id}: {output:?}");
     }
     // A link that a container made leads nowhere.
-    let escape = client.start_container(with("escape", "ls /w", vec![mount("disk", "/w", "etc", false)])).await.unwrap_err();
+    let escape =
+        client.start_container(with("escape", "ls /w", vec![mount("disk", "/w", "etc", false)])).await.unwrap_err();
     assert_eq!(escape.kind(), Some(ErrorKind::MountFailed), "{escape}");
     client.start_container(with("watcher", "sleep 1000", vec![mount("config", "/c", "", true)])).await.unwrap();
-    client.update_volume(UpdateVolumeRequest { name: "config".into(), files: Some(files(&[("key", "new")])) }).await.unwrap();
+    client
+        .update_volume(UpdateVolumeRequest { name: "config".into(), files: Some(files(&[("key", "new")])) })
+        .await
+        .unwrap();
     let (output, _) = finish(client.exec(exec("watcher", "cat /c/key; ls /c")).await.unwrap()).await;
     assert_eq!(output, "newkey\n");
     let missing = client.update_volume(UpdateVolumeRequest { name: "disk".into(), files: None }).await.unwrap_err();
@@ -359,7 +455,8 @@ async fn a_host_that_was_away_learns_what_it_missed() {
     lab.vmm = None;
     // Another process of ours finds the machine.
     let other = Vmm::open(lab.options.clone()).await.unwrap();
-    let machines: BTreeMap<String, Machine> = other.adopt().await.unwrap().into_iter().map(|machine| (machine.id(), machine)).collect();
+    let machines: BTreeMap<String, Machine> =
+        other.adopt().await.unwrap().into_iter().map(|machine| (machine.id(), machine)).collect();
     assert_eq!(machines.keys().collect::<Vec<_>>(), ["away"]);
     let machine = &machines["away"];
     assert_eq!((machine.path(), machine.memory_bytes()), (StartPath::Restored, 256 << 20));
@@ -369,7 +466,8 @@ async fn a_host_that_was_away_learns_what_it_missed() {
         let mut events = client.events(0).await.unwrap();
         let exit = support::exit(&mut events, "noisy").await;
         assert_eq!((exit.code, exit.log_end_offset), (4, 6_000_000));
-        let states: Vec<_> = support::client_states(&client);
+        let states: Vec<_> =
+            client.hello().containers.iter().map(|status| (status.id.clone(), status.state())).collect();
         assert!(states.contains(&("long".into(), ContainerState::Running)), "{states:?}");
         // The ring holds the end; what it lost is a gap that can be seen.
         let mut log = client.logs(LogsRequest { container_id: "noisy".into(), offset: 0, follow: true }).await.unwrap();
@@ -386,7 +484,11 @@ async fn a_host_that_was_away_learns_what_it_missed() {
     }
     // A disk can still be exchanged, and the end of the process is seen by whoever adopted it.
     machine.attach_disk(1, &lab.disk, true).await.unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(machine.pid().cast_signed()).unwrap(), rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(machine.pid().cast_signed()).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
     machine.exited().await;
     machine.destroy().await.unwrap();
     assert!(other.adopt().await.unwrap().is_empty());
@@ -398,18 +500,25 @@ async fn paused_machines_wait_and_statistics_count() {
     let spec = isopod_vmm::MachineSpec { paused: true, ..lab.spec("paused", 256) };
     let machine = lab.vmm().prepare(spec).await.unwrap();
     machine.attach_disk(0, &lab.disk, true).await.unwrap();
-    machine.claim().unwrap();
+    machine.claim("somebody").unwrap();
+    assert_eq!((machine.owner(), machine.id()), ("somebody".into(), "paused".into()));
     machine.resume().await.unwrap();
     assert_eq!(machine.path(), StartPath::Claimed);
     let client = support::client(&machine).await;
     client.configure_pod(support::pod("pod-1")).await.unwrap();
     client.start_container(container("busy", "while true; do :; done")).await.unwrap();
-    wait_until(async || client.stats().await.unwrap(), |stats| {
-        stats.containers.iter().any(|container| container.cpu_usage_nanos > 50_000_000 && container.memory_usage_bytes > 0)
-            && stats.cpu_usage_nanos > 50_000_000
-            && stats.memory_total_bytes > 100 << 20
-            && stats.memory_available_bytes < stats.memory_total_bytes
-    })
+    wait_until(
+        async || client.stats().await.unwrap(),
+        |stats| {
+            stats
+                .containers
+                .iter()
+                .any(|container| container.cpu_usage_nanos > 50_000_000 && container.memory_usage_bytes > 0)
+                && stats.cpu_usage_nanos > 50_000_000
+                && stats.memory_total_bytes > 100 << 20
+                && stats.memory_available_bytes < stats.memory_total_bytes
+        },
+    )
     .await;
     assert_eq!(client.reset().await.unwrap_err().kind(), Some(ErrorKind::InvalidArgument));
     // The answer may go down with the machine.
@@ -423,10 +532,15 @@ async fn paused_machines_wait_and_statistics_count() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_that_was_reset_is_nobodys() {
     let Some(lab) = Lab::open(true).await else { return };
-    let volume = Volume { name: "v".into(), source: Some(VolumeSource::EmptyDir(EmptyDirVolume { memory: true, size_limit_bytes: 0 })) };
+    let volume = Volume {
+        name: "v".into(),
+        source: Some(VolumeSource::EmptyDir(EmptyDirVolume { memory: true, size_limit_bytes: 0 })),
+    };
     let mount = Mount { volume: "v".into(), mount_path: "/v".into(), ..Mount::default() };
-    let (machine, client) = pod(&lab, "reset", PodConfig { volumes: vec![volume.clone()], ..support::pod("pod-1") }).await;
-    let write = ContainerConfig { mounts: vec![mount.clone()], ..container("c1", "echo secret > /v/a; echo secret > /a") };
+    let (machine, client) =
+        pod(&lab, "reset", PodConfig { volumes: vec![volume.clone()], ..support::pod("pod-1") }).await;
+    let write =
+        ContainerConfig { mounts: vec![mount.clone()], ..container("c1", "echo secret > /v/a; echo secret > /a") };
     assert_eq!(run(&client, write).await.0.code, 0);
     client.reset().await.unwrap();
     machine.detach_disk(0).await.unwrap();

@@ -1,12 +1,11 @@
 //! How long it takes from nothing to a started container, by the path taken. Not a test: run it by name,
-//! `cargo nextest run -p isopod-guest-agent --test measure --run-ignored all --no-capture`; `ROUNDS` says how often.
-
-mod support;
+//! `cargo nextest run -p isopod-guest-agent --test machine --run-ignored only --no-capture`; `ROUNDS` says how often.
 
 use std::time::{Duration, Instant};
 
 use isopod_vmm::MachineSpec;
-use support::{Lab, container};
+
+use crate::support::{self, Lab, container};
 
 /// Time since the start at each point of one round.
 type Points = Vec<(&'static str, Duration)>;
@@ -47,7 +46,7 @@ async fn round(lab: &Lab, id: &str, how: How) -> Points {
     if how == How::Paused || how == How::Rehearsed {
         // It waits; the clock starts when it is claimed.
         start = Instant::now();
-        machine.claim().unwrap();
+        machine.claim("pod").unwrap();
         machine.resume().await.unwrap();
         points.push(("resumed", start.elapsed()));
     }

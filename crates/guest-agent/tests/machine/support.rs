@@ -1,8 +1,5 @@
 //! What the tests of real machines share: a host with a kernel, an image disk, a client, and containers to start.
 
-#[path = "../../../host-agent/src/guest.rs"]
-pub mod guest;
-
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -11,10 +8,8 @@ use std::{
 };
 
 use futures::StreamExt;
-use guest::{GuestClient, GuestStream};
-use isopod_guest_api::{
-    ContainerConfig, ContainerExited, Event, EventKind, LogStream, LogsRequest, PodConfig,
-};
+use isopod_guest_api::{ContainerConfig, ContainerExited, Event, EventKind, LogStream, LogsRequest, PodConfig};
+use isopod_host_agent::guest::{GuestClient, GuestStream};
 use isopod_vmm::{GuestAgent, Machine, MachineSpec, Options, User, Vmm, kernel};
 
 /// A host for machines, in a directory of its own.
@@ -85,7 +80,8 @@ impl Drop for Lab {
     fn drop(&mut self) {
         for entry in fs::read_dir(&self.options.run_dir).into_iter().flatten().flatten() {
             let record = fs::read_to_string(entry.path().join("pid")).unwrap_or_default();
-            let pid = record.split(' ').next().and_then(|word| word.parse().ok()).and_then(rustix::process::Pid::from_raw);
+            let pid =
+                record.split(' ').next().and_then(|word| word.parse().ok()).and_then(rustix::process::Pid::from_raw);
             if let Some(pid) = pid {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
@@ -98,7 +94,8 @@ fn agent() -> Result<PathBuf, String> {
     if let Some(path) = std::env::var_os("ISOPOD_GUEST_AGENT") {
         return Ok(path.into());
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest/x86_64-unknown-linux-gnu/guest/isopod-guest-agent");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../target/guest/x86_64-unknown-linux-gnu/guest/isopod-guest-agent");
     if path.exists() { Ok(path) } else { Err(format!("{} is not built", path.display())) }
 }
 
@@ -109,10 +106,14 @@ fn image(directory: &Path) -> Result<PathBuf, String> {
         fs::create_dir_all(tree.join(name)).map_err(|error| error.to_string())?;
     }
     fs::copy("/bin/busybox", tree.join("bin/busybox")).map_err(|error| format!("busybox-static: {error}"))?;
-    for applet in ["sh", "cat", "echo", "id", "sleep", "ls", "stty", "nc", "dd", "tail", "hostname", "mount", "ip", "kill", "env", "yes", "httpd", "printf", "head", "touch", "mkdir", "ln", "pwd", "true"] {
+    for applet in [
+        "sh", "cat", "echo", "id", "sleep", "ls", "stty", "nc", "dd", "tail", "hostname", "mount", "ip", "kill", "env",
+        "yes", "httpd", "printf", "head", "touch", "mkdir", "ln", "pwd", "true",
+    ] {
         std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet)).map_err(|error| error.to_string())?;
     }
-    fs::write(tree.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102::/home/web:/bin/sh\n").map_err(|error| error.to_string())?;
+    fs::write(tree.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102::/home/web:/bin/sh\n")
+        .map_err(|error| error.to_string())?;
     fs::write(tree.join("etc/group"), "root:x:0:\nweb:x:102:\nextra:x:50:web\n").map_err(|error| error.to_string())?;
     let output = Command::new("mke2fs")
         .args(["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d"])
@@ -169,16 +170,15 @@ pub async fn logs(client: &GuestClient, request: LogsRequest) -> (Vec<u8>, Vec<u
     let (mut out, mut err) = (Vec::new(), Vec::new());
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.unwrap();
-        if chunk.stream() == LogStream::Stderr { err.extend_from_slice(&chunk.data) } else { out.extend_from_slice(&chunk.data) }
+        if chunk.stream() == LogStream::Stderr {
+            err.extend_from_slice(&chunk.data)
+        } else {
+            out.extend_from_slice(&chunk.data)
+        }
     }
     (out, err)
 }
 
 pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
-}
-
-/// Containers and their states, as the guest said when the conversation began.
-pub fn client_states(client: &GuestClient) -> Vec<(String, isopod_guest_api::ContainerState)> {
-    client.hello().containers.iter().map(|status| (status.id.clone(), status.state())).collect()
 }
