@@ -100,7 +100,9 @@ fn parse_config(text: &str) -> anyhow::Result<ClusterConfig> {
 fn meant(error: &str) -> Option<String> {
     let rest = error.split("unknown field `").nth(1)?;
     let (unknown, expected) = rest.split_once('`')?;
-    let known = expected.split('`').skip(1).step_by(2).take_while(|name| !name.contains('\n'));
+    let line = expected.lines().next()?.trim_start_matches(", expected ").trim_start_matches("one of ");
+    let known =
+        line.split([',', ' ']).map(|name| name.trim_matches('`')).filter(|name| !name.is_empty() && *name != "or");
     let nearest = known.min_by_key(|name| distance(unknown, name))?;
     (distance(unknown, nearest) <= unknown.len() / 2 + 1).then(|| nearest.to_owned())
 }

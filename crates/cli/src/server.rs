@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use isopod_apiserver::{ApiServer, Config, UserInfo};
 use isopod_controllers as controllers;
 use isopod_host_agent::drivers::HostFacts;
-use isopod_host_agent::{HostAgent, Real, RealDrivers};
+use isopod_host_agent::{HostAgent, Real, RealDrivers, machine_memory_bytes};
 use isopod_images::{ImageStore, Limits};
 use isopod_net::{DnsRelay, GATEWAY, Network, Protocol, RoutingTable, Virtual, upstreams_of_this_host};
 use isopod_types::names::OWN_API_VERSION;
@@ -90,9 +90,14 @@ pub(crate) fn subnets(vpc: Ipv4Net, region: &str, cluster: &str) -> Vec<Subnet> 
     let subnet = |(cidr, zone): (Ipv4Net, &str)| Subnet {
         id: format!("subnet-0{:016x}", hash(zone)),
         cidr,
-        zone: format!("{region}{zone}"),
+        zone: zone_name(region, zone),
     };
     parts.zip(zones).map(subnet).collect()
+}
+
+/// `eu-west-1a`, but `local-a`.
+fn zone_name(region: &str, zone: &str) -> String {
+    if region.ends_with(|c: char| c.is_ascii_digit()) { format!("{region}{zone}") } else { format!("{region}-{zone}") }
 }
 
 /// How microVMs are made for a cluster.
@@ -156,8 +161,9 @@ impl Server {
         Ok(serving)
     }
 
-    fn client(&self, name: &str) -> kube::Client {
-        kube::Client::new(self.api.in_process(UserInfo::new(name, ["system:masters"])), "default")
+    /// A client with an identity of its own; what it may do, RBAC says.
+    fn client(&self, name: &str, groups: &[&str]) -> kube::Client {
+        kube::Client::new(self.api.in_process(UserInfo::new(name, groups.iter().copied())), "default")
     }
 
     /// Virtual addresses of every cluster: the API and the cluster's DNS.
@@ -184,7 +190,7 @@ impl Server {
 
     /// The Cluster object follows the settings file; profiles are only made once and are the user's afterwards.
     async fn create_own_objects(&self, file: &ClusterFile) -> anyhow::Result<()> {
-        let client = self.client("system:isopod:server");
+        let client = self.client("system:isopod:server", &["system:masters"]);
         let first = create(&client, "clusters", &cluster_object(file)).await?;
         for profile in file.config.fargate_profiles.iter().filter(|_| first) {
             create(&client, "fargateprofiles", &profile_object(&profile.name, &FargateProfileSpec::from(profile)))
@@ -195,7 +201,7 @@ impl Server {
 
     fn start_controllers(&self, stop: &CancellationToken) {
         let settings = controllers::Settings { ca_pem: self.api.ca_certificate_pem().to_owned() };
-        let (client, stop) = (self.client("system:isopod:controllers"), stop.clone());
+        let (client, stop) = (self.client("system:isopod:controllers", &[]), stop.clone());
         tokio::spawn(async move {
             if let Err(error) = controllers::run(client, settings, stop).await {
                 tracing::error!(error = format!("{error:#}"), "controllers ended");
@@ -212,11 +218,14 @@ impl Server {
             fargate: file.config.fargate.clone(),
         };
         let facts = facts(&self.vmm, &self.cluster)?;
-        let client = self.client("system:isopod:host-agent");
+        let vmm = self.vmm.clone();
+        let client = self.client("system:isopod:host-agent", &[]);
         let scratch = self.cluster.directory.join("scratch");
         let dns = self.dns;
         let drivers = Real(Arc::new(RealDrivers::new(self.images, self.network, self.vmm, facts, scratch)));
         let agent = HostAgent::start(client, Box::new(drivers), settings, stop.clone()).await?;
+        // Only now: adoption clears away what unfinished templates left.
+        warm(vmm);
         self.api.connect_kubelets(Arc::new(LocalKubelets(agent)));
         tokio::spawn(async move {
             stop.cancelled().await;
@@ -224,6 +233,15 @@ impl Server {
         });
         Ok(())
     }
+}
+
+/// Makes the template of the smallest size now, so that the first pod does not wait for it.
+fn warm(vmm: Vmm) {
+    tokio::spawn(async move {
+        if let Some(tier) = isopod_planner::sizing::tiers().next() {
+            vmm.warm(tier.vcpu_count(), machine_memory_bytes(tier), true).await;
+        }
+    });
 }
 
 /// The API listens for users where they were told, and for pods at the gateway.

@@ -1,7 +1,6 @@
 //! The loop driver: the one task that owns cache and queue.
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,7 +96,7 @@ impl Driver {
             cache: Cache::default(),
             metadata: Metadata::default(),
             ca_pem: settings.ca_pem,
-            cursor: Ipv4Addr::UNSPECIFIED,
+            cursors: BTreeMap::new(),
         };
         let executor = Executor { client, recorder: Arc::default() };
         Self { state, queue: Queue::default(), executor, served, incomplete, running: JoinSet::new() }

@@ -1,6 +1,6 @@
 //! The loops: which keys a change touches, and which planner function decides about a key.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use isopod_planner::fargate::{self, Unplaced, World};
@@ -35,8 +35,8 @@ pub(crate) struct State {
     pub(crate) metadata: Metadata,
     /// The cluster's CA, PEM.
     pub(crate) ca_pem: String,
-    /// The address given last.
-    pub(crate) cursor: Ipv4Addr,
+    /// The address given last, per subnet.
+    pub(crate) cursors: BTreeMap<String, Ipv4Addr>,
 }
 
 fn work(name: &'static str, key: Key) -> Work {
@@ -191,11 +191,11 @@ fn schedule(state: &mut State, key: &Key, now: Timestamp) -> Plan {
         profiles: cache.profiles.all().collect(),
         hosts: cache.hosts.all().collect(),
         nodes: cache.nodes.all().collect(),
-        cursor: state.cursor,
+        cursors: &state.cursors,
     };
     let (plan, placement) = fargate::schedule(pod, &world, now);
     if let Some(placement) = placement {
-        state.cursor = placement.address;
+        state.cursors.insert(placement.subnet, placement.address);
     }
     for write in &plan.writes {
         if let isopod_planner::Write::Create { target, object, .. } = write

@@ -174,6 +174,9 @@ impl Actor {
         let hello = machine.hello();
         tracing::info!(pod = %self.deed.pod.metadata.name, containers = hello.containers.len(), "adopted a microVM");
         self.observed.machine = MachineState::Up { start_path: machine.start_path().into() };
+        if let Err(error) = machine.readmit(self.deed.address).await {
+            tracing::error!(error = format!("{error:#}"), "an adopted microVM has no network");
+        }
         for fact in deeds::facts_of_hello(&hello, &self.observed) {
             self.observed.apply(fact, Timestamp::now());
         }

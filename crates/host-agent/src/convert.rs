@@ -132,11 +132,10 @@ pub(crate) fn resolver(pod: &Pod, cluster_dns: &str) -> (Vec<String>, Vec<String
     (servers, search, options)
 }
 
-/// Lines of /etc/hosts that the pod asks for, and its own.
-pub(crate) fn hosts(pod: &Pod, address: &str, hostname: &str) -> Vec<String> {
-    let own = format!("{address}\t{hostname}");
-    let aliases = pod.spec.host_aliases.iter().map(|alias| format!("{}\t{}", alias.ip, alias.hostnames.join("\t")));
-    std::iter::once(own).chain(aliases).collect()
+/// Lines of /etc/hosts that the pod asks for; the guest writes the pod's own.
+pub(crate) fn hosts(pod: &Pod) -> Vec<String> {
+    let line = |alias: &isopod_types::pod::HostAlias| format!("{}\t{}", alias.ip, alias.hostnames.join("\t"));
+    pod.spec.host_aliases.iter().map(line).collect()
 }
 
 #[cfg(test)]

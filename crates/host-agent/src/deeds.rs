@@ -1,6 +1,7 @@
 //! What actors have done: each deed runs on its own and reports facts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -24,6 +25,9 @@ use crate::node::{self, NodeState};
 
 /// Bytes of fresh randomness for a guest.
 const ENTROPY_BYTES: usize = 64;
+
+/// Time between the end of a guest's channel and the end of its machine when both end together.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Begins an action; its end comes as a fact.
 pub(crate) fn begin(deed: Deed, action: Action) {
@@ -127,8 +131,12 @@ pub(crate) fn watch_machine(deed: &Deed, machine: Arc<dyn Machine>, after_sequen
     });
 }
 
-/// A guest that cannot be heard any more cannot be trusted to be doing anything: its machine ends.
+/// A guest that cannot be heard any more cannot be trusted to be doing anything: its machine ends. Mostly it has ended
+/// already, and its channel with it.
 async fn lost(deed: &Deed, machine: &Arc<dyn Machine>, why: &str) {
+    if tokio::time::timeout(LAST_WORDS, machine.exited()).await.is_ok() {
+        return;
+    }
     tracing::info!(pod = %deed.pod.metadata.name, why, "lost the guest agent; ending its microVM");
     if let Err(error) = machine.destroy().await {
         tracing::error!(error = format!("{error:#}"), "a microVM cannot be ended");
@@ -256,24 +264,22 @@ async fn pod_config(deed: &Deed) -> Result<api::PodConfig, String> {
     let pod = &deed.pod;
     let sources = deed.context.api.sources(pod).await.map_err(|error| error.to_string())?;
     let contents = volumes::contents(pod, &sources, &place(deed)).map_err(|problem| problem.to_string())?;
-    let hostname = hostname(pod);
-    let address = deed.address.to_string();
     let (nameservers, search, options) = convert::resolver(pod, &deed.context.cluster_dns);
     let mut entropy = vec![0; ENTROPY_BYTES];
     rustix::rand::getrandom(&mut entropy, rustix::rand::GetRandomFlags::empty()).map_err(|error| error.to_string())?;
     Ok(api::PodConfig {
         uid: pod.metadata.uid.clone(),
-        hostname: hostname.clone(),
+        hostname: hostname(pod),
         realtime_unix_nanos: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0),
         entropy: entropy.into(),
         network: Some(api::NetworkConfig {
-            ipv4_address: address.clone(),
+            ipv4_address: deed.address.to_string(),
             nameservers,
             search,
             options,
             ..Default::default()
         }),
-        hosts: convert::hosts(pod, &address, &hostname),
+        hosts: convert::hosts(pod),
         volumes: convert::volumes(contents),
         fs_group: pod.spec.security_context.fs_group,
         ..Default::default()

@@ -74,6 +74,8 @@ pub trait Machine: Send + Sync {
     fn start_path(&self) -> &'static str;
     /// What the guest said when it was greeted.
     fn hello(&self) -> api::HelloResponse;
+    /// Lets a pod's address through to this machine; for machines of an earlier process.
+    async fn readmit(&self, address: Ipv4Addr) -> anyhow::Result<()>;
     /// Puts an image's disk into a slot.
     async fn attach_image(&self, slot: u32, image: &LocalImage) -> anyhow::Result<()>;
     /// Makes the guest this pod's guest. Network and scratch slot are filled in by the driver.

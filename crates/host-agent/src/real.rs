@@ -11,6 +11,7 @@ use isopod_guest_api as api;
 use isopod_images::{Credentials, ImageStore, Kind, Policy};
 use isopod_net::{GATEWAY, Network};
 use isopod_planner::environment::ImageDefaults;
+use isopod_planner::sizing::Tier;
 use isopod_vmm::{MachineSpec, SCRATCH_SLOT, StartPath, Vmm};
 
 use crate::drivers::{
@@ -21,6 +22,11 @@ use crate::scratch::Scratch;
 
 /// Memory of a microVM beyond its tier, for the guest's kernel and agent: the pod gets what it is billed for.
 const GUEST_OVERHEAD_BYTES: u64 = 64 << 20;
+
+/// Memory of the microVM of a tier, in bytes.
+pub fn machine_memory_bytes(tier: Tier) -> u64 {
+    tier.memory_bytes() + GUEST_OVERHEAD_BYTES
+}
 
 /// The drivers of a real host.
 pub struct RealDrivers {
@@ -51,7 +57,7 @@ impl RealDrivers {
         let spec = MachineSpec {
             id: request.id.clone(),
             vcpu_count: request.tier.vcpu_count(),
-            memory_bytes: request.tier.memory_bytes() + GUEST_OVERHEAD_BYTES,
+            memory_bytes: machine_memory_bytes(request.tier),
             tap: tap.to_owned(),
             cpu_limit_millis: None,
             paused: false,
@@ -178,6 +184,10 @@ impl Machine for RealMachine {
 
     fn hello(&self) -> api::HelloResponse {
         self.guest.hello().clone()
+    }
+
+    async fn readmit(&self, address: Ipv4Addr) -> anyhow::Result<()> {
+        Ok(self.drivers.network.attach(&self.machine.tap(), address).await?)
     }
 
     async fn attach_image(&self, slot: u32, image: &LocalImage) -> anyhow::Result<()> {

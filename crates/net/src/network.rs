@@ -44,7 +44,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Opens the network: forwarding, the gateway's address, an empty table. Taps of an earlier process stay.
+    /// Opens the network: forwarding, the gateway's address, the table. Pods of an earlier process keep theirs.
     ///
     /// # Errors
     /// [`NetError`].
@@ -141,7 +141,7 @@ impl Network {
         Ok(())
     }
 
-    /// Deletes taps that no microVM in `known` has.
+    /// Deletes taps that no microVM in `known` has, and their rights to speak.
     ///
     /// # Errors
     /// [`NetError`].
@@ -153,7 +153,10 @@ impl Network {
                 links::delete(&self.handle, &name).await?;
             }
         }
-        Ok(())
+        let listing = list_set(&self.names.table, "pods").await?;
+        let stale = ruleset::elements(&listing).into_iter().filter(|(tap, _)| !known.contains(tap));
+        let text: String = stale.map(|(tap, address)| ruleset::disallow(&self.names, &tap, address)).collect();
+        if text.is_empty() { Ok(()) } else { run_nft(&text).await }
     }
 
     /// Removes everything a cluster has in this host's network.
@@ -192,6 +195,14 @@ fn enable_forwarding() -> Result<(), NetError> {
         return Ok(());
     }
     std::fs::write(FORWARDING, "1").map_err(setting)
+}
+
+/// The content of a set, as `nft` prints it in JSON.
+async fn list_set(table: &str, set: &str) -> Result<serde_json::Value, NetError> {
+    let mut command = tokio::process::Command::new("nft");
+    command.args(["-j", "list", "set", "inet", table, set]);
+    let output = command.output().await.map_err(|error| NetError::Nftables(error.to_string()))?;
+    serde_json::from_slice(&output.stdout).map_err(|error| NetError::Nftables(format!("set {set}: {error}")))
 }
 
 /// Runs one nftables transaction.

@@ -49,47 +49,65 @@ pub(crate) struct Names {
     pub(crate) vpc: Ipv4Net,
 }
 
-/// The table with everything but its elements. Replaces an earlier one and keeps nothing of it.
+/// Chains with their hooks; `services` is filled by [`services`] and called by two others.
+const CHAINS: [(&str, &str); 7] = [
+    ("services", ""),
+    ("guard", "type filter hook prerouting priority raw; policy accept;"),
+    ("before", "type nat hook prerouting priority dstnat; policy accept;"),
+    ("output", "type nat hook output priority -100; policy accept;"),
+    ("after", "type nat hook postrouting priority srcnat; policy accept;"),
+    ("forward", "type filter hook forward priority filter; policy accept;"),
+    ("input", "type filter hook input priority filter; policy accept;"),
+];
+
+fn rules(chain: &str, names: &Names) -> Vec<String> {
+    let Names { prefix, vpc, .. } = names;
+    let from = format!("iifname \"{prefix}*\"");
+    match chain {
+        "guard" => {
+            vec![format!("{from} meta nfproto ipv6 drop"), format!("{from} iifname . ip saddr != @pods counter drop")]
+        }
+        "before" | "output" => vec!["jump services".into()],
+        "after" => {
+            vec![format!("ip saddr {vpc} ip daddr != {vpc} oifname != \"{prefix}*\" oifname != \"lo\" masquerade")]
+        }
+        "forward" => {
+            vec![format!("oifname \"{prefix}*\" iifname != \"{prefix}*\" ct state established,related accept")]
+        }
+        "input" => {
+            ["ct state established,related accept", "ct status dnat accept", "meta l4proto icmp accept", "counter drop"]
+                .map(|rule| format!("{from} {rule}"))
+                .into()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The table in one transaction. What an earlier process put into it stays in force: pods' addresses and services.
 pub(crate) fn base(names: &Names) -> String {
-    let Names { table, prefix, vpc } = names;
-    format!(
-        "table inet {table} {{}}
-delete table inet {table}
-table inet {table} {{
-  set pods {{ type ifname . ipv4_addr; }}
-  chain guard {{
-    type filter hook prerouting priority raw; policy accept;
-    iifname \"{prefix}*\" meta nfproto ipv6 drop
-    iifname \"{prefix}*\" iifname . ip saddr != @pods counter drop
-  }}
-  chain services {{
-  }}
-  chain before {{
-    type nat hook prerouting priority dstnat; policy accept;
-    jump services
-  }}
-  chain output {{
-    type nat hook output priority -100; policy accept;
-    jump services
-  }}
-  chain after {{
-    type nat hook postrouting priority srcnat; policy accept;
-    ip saddr {vpc} ip daddr != {vpc} oifname != \"{prefix}*\" oifname != \"lo\" masquerade
-  }}
-  chain forward {{
-    type filter hook forward priority filter; policy accept;
-    oifname \"{prefix}*\" iifname != \"{prefix}*\" ct state established,related accept
-  }}
-  chain input {{
-    type filter hook input priority filter; policy accept;
-    iifname \"{prefix}*\" ct state established,related accept
-    iifname \"{prefix}*\" ct status dnat accept
-    iifname \"{prefix}*\" meta l4proto icmp accept
-    iifname \"{prefix}*\" counter drop
-  }}
-}}
-"
-    )
+    let table = &names.table;
+    let mut text = format!("add table inet {table}\nadd set inet {table} pods {{ type ifname . ipv4_addr; }}\n");
+    for (chain, hook) in CHAINS {
+        let body = if hook.is_empty() { String::new() } else { format!(" {{ {hook} }}") };
+        text.push_str(&format!("add chain inet {table} {chain}{body}\n"));
+        if chain != "services" {
+            text.push_str(&format!("flush chain inet {table} {chain}\n"));
+        }
+        for rule in rules(chain, names) {
+            text.push_str(&format!("add rule inet {table} {chain} {rule}\n"));
+        }
+    }
+    text
+}
+
+/// Tap and address of every element in what `nft -j list set` printed.
+pub(crate) fn elements(listing: &serde_json::Value) -> Vec<(String, Ipv4Addr)> {
+    let sets = listing["nftables"].as_array().into_iter().flatten().filter_map(|entry| entry["set"]["elem"].as_array());
+    let element = |element: &serde_json::Value| {
+        let parts = element["concat"].as_array()?;
+        Some((parts.first()?.as_str()?.to_owned(), parts.get(1)?.as_str()?.parse().ok()?))
+    };
+    sets.flatten().filter_map(element).collect()
 }
 
 /// Allows a pod's address on its tap.
@@ -152,6 +170,12 @@ mod tests {
         ] {
             assert!(text.contains(line), "{text}");
         }
+    }
+
+    #[test]
+    fn elements_are_read_back() {
+        let listing = serde_json::json!({"nftables": [{"metainfo": {}}, {"set": {"elem": [{"concat": ["ipt-1", "10.0.0.4"]}, "odd"]}}]});
+        assert_eq!(elements(&listing), [("ipt-1".to_owned(), Ipv4Addr::new(10, 0, 0, 4))]);
     }
 
     #[test]

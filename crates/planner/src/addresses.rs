@@ -3,7 +3,7 @@
 //! Each subnet keeps its first four addresses and its last for itself, as in a VPC. A pod gets an address from the subnet
 //! with the most free ones, the next after the one given last, so that an address is not reused while others still remember it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -45,12 +45,17 @@ fn next_free(cidr: Ipv4Net, used: &BTreeSet<Ipv4Addr>, cursor: Ipv4Addr) -> Opti
     candidates.find(|address| !used.contains(address))
 }
 
-/// An address from one of the subnets, or nothing when all are full. `cursor` is the address given last.
-pub fn assign<'a>(subnets: &[&'a Subnet], used: &BTreeSet<Ipv4Addr>, cursor: Ipv4Addr) -> Option<Assigned<'a>> {
+/// An address from one of the subnets, or nothing when all are full. `cursors` are the addresses given last, per subnet.
+pub fn assign<'a>(
+    subnets: &[&'a Subnet],
+    used: &BTreeSet<Ipv4Addr>,
+    cursors: &BTreeMap<String, Ipv4Addr>,
+) -> Option<Assigned<'a>> {
     let free = |subnet: &&&'a Subnet| capacity(subnet.cidr).saturating_sub(used_in(subnet.cidr, used));
     let mut open: Vec<&&'a Subnet> = subnets.iter().filter(|subnet| free(subnet) > 0).collect();
     open.sort_by_key(|subnet| (std::cmp::Reverse(free(subnet)), &subnet.id));
     let subnet = open.first()?;
+    let cursor = cursors.get(&subnet.id).copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
     Some(Assigned { subnet, address: next_free(subnet.cidr, used, cursor)? })
 }
 
@@ -65,7 +70,8 @@ mod tests {
     fn check(cidr: &str, used: &[&str], cursor: &str, expected: Option<&str>) {
         let subnet = subnet("subnet-a", cidr);
         let used = used.iter().map(|a| a.parse().unwrap()).collect();
-        let found = assign(&[&subnet], &used, cursor.parse().unwrap());
+        let cursors = BTreeMap::from([("subnet-a".to_owned(), cursor.parse().unwrap())]);
+        let found = assign(&[&subnet], &used, &cursors);
         assert_eq!(found.map(|a| a.address.to_string()).as_deref(), expected);
     }
 
@@ -83,7 +89,7 @@ mod tests {
     fn the_emptier_subnet_is_taken() {
         let (a, b) = (subnet("subnet-a", "10.0.0.0/28"), subnet("subnet-b", "10.0.1.0/28"));
         let used = BTreeSet::from(["10.0.0.4".parse().unwrap()]);
-        assert_eq!(assign(&[&a, &b], &used, Ipv4Addr::UNSPECIFIED).unwrap().subnet.id, "subnet-b");
+        assert_eq!(assign(&[&a, &b], &used, &BTreeMap::new()).unwrap().subnet.id, "subnet-b");
     }
 
     #[test]

@@ -77,17 +77,17 @@ pub fn service_account_name(pod: &Value) -> &str {
 }
 
 fn object<'a>(value: &'a mut Value, field: &str) -> &'a mut Value {
-    if !value[field].is_object() {
+    if !value.get(field).is_some_and(Value::is_object) {
         value[field] = Value::Object(Map::new());
     }
     &mut value[field]
 }
 
 fn array<'a>(value: &'a mut Value, field: &str) -> Option<&'a mut Vec<Value>> {
-    if !value[field].is_array() {
+    if !value.get(field).is_some_and(Value::is_array) {
         value[field] = Value::Array(Vec::new());
     }
-    value[field].as_array_mut()
+    value.get_mut(field).and_then(Value::as_array_mut)
 }
 
 fn add_service_account(pod: &mut Value, inputs: &Inputs<'_>) -> Result<(), Denied> {
@@ -126,7 +126,7 @@ fn add_token_volume(spec: &mut Value, suffix: &str) {
     let mount = json!({"name": name, "readOnly": true, "mountPath": SERVICE_ACCOUNT_MOUNT_PATH});
     let mut used = false;
     for list in ["initContainers", "containers"] {
-        for container in spec[list].as_array_mut().into_iter().flatten() {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let mounts = array(container, "volumeMounts").into_iter();
             for mounts in mounts.filter(|m| !m.iter().any(|m| m["mountPath"] == SERVICE_ACCOUNT_MOUNT_PATH)) {
                 mounts.push(mount.clone());
@@ -166,7 +166,7 @@ fn add_fargate(pod: &mut Value, inputs: &Inputs<'_>) {
     object(object(pod, "metadata"), "labels")[FARGATE_PROFILE_LABEL] = json!(profile.metadata.name);
     if let Some(capacity_type) = &profile.spec.capacity_type {
         let annotations = object(object(pod, "metadata"), "annotations");
-        if annotations[CAPACITY_TYPE_ANNOTATION].is_null() {
+        if annotations.get(CAPACITY_TYPE_ANNOTATION).is_none() {
             annotations[CAPACITY_TYPE_ANNOTATION] = json!(capacity_type);
         }
     }
@@ -198,7 +198,7 @@ fn add_priority(pod: &mut Value, inputs: &Inputs<'_>) -> Result<(), Denied> {
         return Err(denied(format!("{text} from the given PriorityClass name")));
     }
     spec["priority"] = json!(value);
-    if spec["preemptionPolicy"].is_null() {
+    if spec.get("preemptionPolicy").is_none_or(Value::is_null) {
         spec["preemptionPolicy"] = json!(if policy.is_empty() { "PreemptLowerPriority" } else { &policy });
     }
     Ok(())

@@ -17,7 +17,7 @@ use isopod_types::{Key, Object};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::addresses;
+use crate::addresses::{self, Assigned};
 use crate::plan::{Plan, Reason, Target, Write};
 use crate::refusals::refusals;
 use crate::sizing::{MAX_STORAGE_GIB, Tier, need, tier};
@@ -38,8 +38,8 @@ pub struct World<'a> {
     pub hosts: Vec<&'a Host>,
     /// All its nodes.
     pub nodes: Vec<&'a Node>,
-    /// The address given last.
-    pub cursor: Ipv4Addr,
+    /// The address given last, per subnet.
+    pub cursors: &'a BTreeMap<String, Ipv4Addr>,
 }
 
 /// Why a pod is not placed.
@@ -64,6 +64,8 @@ pub struct Placement {
     pub host: String,
     /// Address of pod and node.
     pub address: Ipv4Addr,
+    /// Subnet the address is from.
+    pub subnet: String,
     /// Availability zone.
     pub zone: String,
 }
@@ -206,7 +208,7 @@ pub fn place(pod: &Pod, world: &World<'_>) -> Result<Placement, Unplaced> {
     let host = choose_host(tier, world)?;
     let subnets = profile_subnets(pod, world)?;
     let used: BTreeSet<Ipv4Addr> = world.nodes.iter().filter_map(|node| node_address(&node.metadata.name)).collect();
-    let assigned = addresses::assign(&subnets, &used, world.cursor).ok_or_else(|| {
+    let assigned = addresses::assign(&subnets, &used, world.cursors).ok_or_else(|| {
         let names: Vec<&str> = subnets.iter().map(|subnet| subnet.id.as_str()).collect();
         unplaced(
             "Unschedulable",
@@ -216,7 +218,8 @@ pub fn place(pod: &Pod, world: &World<'_>) -> Result<Placement, Unplaced> {
             ),
         )
     })?;
-    let placement = Placement { tier, host, address: assigned.address, zone: assigned.subnet.zone.clone() };
+    let Assigned { subnet, address } = assigned;
+    let placement = Placement { tier, host, address, subnet: subnet.id.clone(), zone: subnet.zone.clone() };
     check_selector(pod, &node_labels(&placement, &world.cluster.region))?;
     Ok(placement)
 }
@@ -396,7 +399,7 @@ mod tests {
             profiles: vec![&profile],
             hosts: vec![host],
             nodes: nodes.iter().collect(),
-            cursor: Ipv4Addr::UNSPECIFIED,
+            cursors: &BTreeMap::new(),
         };
         schedule(pod, &world, Timestamp::UNIX_EPOCH)
     }

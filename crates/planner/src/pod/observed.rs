@@ -396,6 +396,15 @@ impl Runs {
         matches!(self.run, Run::Starting | Run::Running { .. })
     }
 
+    /// Whether any run has really begun.
+    pub fn has_started(&self) -> bool {
+        match self.run {
+            Run::Running { .. } | Run::Ended(_) => true,
+            Run::Starting => self.starts > 1,
+            Run::Idle => self.starts > 0,
+        }
+    }
+
     /// Times it was started again.
     pub fn restart_count(&self) -> i64 {
         i64::from(self.starts.saturating_sub(1))

@@ -75,7 +75,7 @@ impl View<'_> {
             return "Failed";
         }
         let ending = self.pod.metadata.is_deleting() && over;
-        let started = self.pod.spec.containers.iter().all(|container| self.runs(container).starts > 0);
+        let started = self.pod.spec.containers.iter().all(|container| self.runs(container).has_started());
         if ending && started {
             let ended_well = |c: &Container| matches!(self.runs(c).run, Run::Ended(End { code: 0, .. }));
             return if self.pod.spec.containers.iter().all(ended_well) { "Succeeded" } else { "Failed" };

@@ -127,6 +127,14 @@ fn a_pod_comes_up_in_order() {
 }
 
 #[test]
+fn a_container_that_is_being_started_does_not_run_yet() {
+    let mut play = Play::one("Always");
+    play.run();
+    play.observed.containers.get_mut("c").unwrap().run = super::Run::Starting;
+    play.shows("Pending", &format!("{STATE}/waiting/reason"), json!("ContainerCreating"));
+}
+
+#[test]
 fn restarts_back_off() {
     let mut play = Play::one("Always");
     play.run().log.clear();
