@@ -1,6 +1,7 @@
 //! `cargo xtask`: building, checking, testing, measuring and showing Isopod, so that a person and CI do the same. It is no
 //! part of the product, and the product never calls it.
 
+mod bench;
 mod build;
 mod check;
 mod command;
@@ -26,6 +27,7 @@ const USAGE: &str = "cargo xtask COMMAND
   build [--release]    the guest agent, then the isopod binary that carries it
   guest                the guest agent alone
   setup [--tests]      install the Debian packages that are missing
+  bench                start, memory, writes, lists, pods in numbers
   check                format, clippy, layers, tidy, tests of the pure crates
   layers               the crate graph against layers.txt
   tidy [--sizes]       rules for files and sizes; --sizes prints today's exceptions
@@ -54,6 +56,7 @@ fn dispatch(args: Vec<String>) -> Result<()> {
         ["up"] => demo::up(),
         ["down"] => demo::down(),
         ["test"] => test::test(),
+        ["bench"] => bench::bench(),
         ["check"] => check::check(),
         ["layers"] => layers::check(),
         ["tidy"] => tidy::check(),

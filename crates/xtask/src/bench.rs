@@ -1,0 +1,16 @@
+//! `cargo xtask bench`: builds what is measured, then runs the bench `cluster`, which says how fast it is on this machine.
+
+use anyhow::{Result, ensure};
+
+use crate::command::{cargo, is_root, run};
+use crate::{build, images, setup};
+
+/// Measures a release build.
+pub fn bench() -> Result<()> {
+    ensure!(is_root()?, "the bench makes microVMs and network interfaces\nhint: run it as root");
+    setup::run_setup(false)?;
+    build::build(true)?;
+    images::make()?;
+    println!();
+    run(cargo().args(["bench", "--quiet", "-p", "isopod-xtask", "--bench", "cluster"]))
+}
