@@ -85,7 +85,7 @@ pub struct Iam {
 pub struct VpcConfig {
     /// All addresses of the cluster.
     pub cidr: Option<Ipv4Net>,
-    /// How pods reach the outside; every mode is one NAT on the host.
+    /// How pods reach the outside; both modes are one NAT on the host.
     pub nat: Nat,
 }
 
@@ -93,7 +93,7 @@ pub struct VpcConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nat {
-    /// `HighlyAvailable`, `Single` or `Disable`.
+    /// `HighlyAvailable` or `Single`; there is no cluster without NAT yet.
     pub gateway: Option<String>,
 }
 
@@ -151,17 +151,13 @@ impl ClusterConfig {
         problems.extend(self.metadata.version.as_deref().and_then(check_version));
         problems.extend(check_profiles(&self.fargate_profiles));
         problems.extend(self.vpc.cidr.and_then(check_cidr));
-        problems.extend(check_choice(
-            "vpc.nat.gateway",
-            self.vpc.nat.gateway.as_deref(),
-            &["HighlyAvailable", "Single", "Disable"],
-        ));
+        problems.extend(check_choice("vpc.nat.gateway", self.vpc.nat.gateway.as_deref(), &["HighlyAvailable", "Single"]));
         problems.extend(check_choice(
             "fargate.profilePrecedence",
             Some(&self.fargate.profile_precedence),
             &["specificity", "name"],
         ));
-        problems.extend(check_choice("billing.until", Some(&self.billing.until), &["containersEnded", "podDeleted"]));
+        problems.extend(check_choice("billing.until", Some(&self.billing.until), &["containersEnded"]));
         problems
     }
 }

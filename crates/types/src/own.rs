@@ -228,7 +228,7 @@ impl Default for FargateSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BillingSettings {
-    /// `containersEnded` (default) or `podDeleted`.
+    /// `containersEnded`: the bill ends with the microVM.
     pub until: String,
 }
 
