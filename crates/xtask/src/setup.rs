@@ -6,9 +6,12 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::command::{find_program, is_root, output, run};
+use crate::schema;
 
 /// What clusters need.
 const RUN: [&str; 4] = ["e2fsprogs", "iproute2", "nftables", "qemu-system-x86"];
+/// What the build needs, once, for the descriptions of `kubectl explain`.
+const PROSE: &str = "python3-pip";
 /// What the tests need besides.
 const TESTS: [&str; 5] = ["busybox-static", "curl", "dnsutils", "docker-registry", "skopeo"];
 
@@ -20,6 +23,9 @@ fn is_installed(package: &str) -> bool {
 fn missing(tests: bool) -> Vec<&'static str> {
     let wanted = RUN.iter().chain(if tests { &TESTS[..] } else { &[] });
     let mut packages: Vec<&str> = wanted.copied().filter(|package| !is_installed(package)).collect();
+    if !schema::has_prose() && output(Command::new("python3").args(["-m", "pip", "--version"])).is_err() {
+        packages.push(PROSE);
+    }
     // Any kubectl will do; Debian's is only for those who have none.
     if find_program("kubectl").is_none() {
         packages.push("kubernetes-client");

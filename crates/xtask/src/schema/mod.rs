@@ -28,6 +28,11 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// Whether the descriptions are there already.
+pub fn has_prose() -> bool {
+    root().join(PROSE).is_file()
+}
+
 /// Runs the subcommand.
 pub fn run(args: impl IntoIterator<Item = String>) -> Result<()> {
     let args: Vec<String> = args.into_iter().collect();
@@ -37,7 +42,7 @@ pub fn run(args: impl IntoIterator<Item = String>) -> Result<()> {
             write_facts()
         }
         // The text is pinned: once there, it stays.
-        ["--prose"] if root().join(PROSE).is_file() => Ok(()),
+        ["--prose"] if has_prose() => Ok(()),
         ["--prose"] => write_prose(),
         other => bail!("unknown arguments {other:?}\nhint: cargo xtask schema [--prose]"),
     }
