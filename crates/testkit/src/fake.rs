@@ -1,0 +1,224 @@
+//! Fake images and microVMs behind the host agent's own traits.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use isopod_guest_api as api;
+use isopod_host_agent::ExecSession;
+use isopod_host_agent::drivers::{
+    Drivers, Duplex, HostFacts, LocalImage, Machine, MachineRequest, PullFailure, PullRequest,
+};
+use isopod_host_agent::guest::{GuestError, GuestStream};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+/// What outlives the agent: the microVMs of a host.
+#[derive(Clone, Default)]
+pub struct FakeHost(Arc<Mutex<BTreeMap<String, Arc<FakeMachine>>>>);
+
+impl FakeHost {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<FakeMachine>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ids of the microVMs that run.
+    pub fn machines(&self) -> Vec<String> {
+        self.lock().iter().filter(|(_, machine)| !machine.is_over()).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Ends every microVM as a crash of its process would.
+    pub fn kill_all(&self) {
+        self.lock().values().for_each(|machine| {
+            machine.over.send_replace(true);
+        });
+    }
+}
+
+/// Drivers of a host on which nothing really runs.
+pub struct FakeDrivers(pub FakeHost);
+
+#[async_trait]
+impl Drivers for FakeDrivers {
+    async fn ensure_image(&self, request: PullRequest) -> Result<LocalImage, PullFailure> {
+        if request.image.contains("missing") {
+            return Err(PullFailure { reason: "ErrImagePull", message: format!("{}: not found", request.image) });
+        }
+        Ok(LocalImage {
+            id: format!("{}@sha256:fake", request.image),
+            stop_signal: "SIGTERM".into(),
+            ..LocalImage::default()
+        })
+    }
+
+    async fn start_machine(&self, request: MachineRequest) -> anyhow::Result<Arc<dyn Machine>> {
+        let machine = Arc::new(FakeMachine::default());
+        self.0.lock().insert(request.id, machine.clone());
+        Ok(machine)
+    }
+
+    async fn adopt(&self) -> anyhow::Result<Vec<(String, Arc<dyn Machine>)>> {
+        let machines = self.0.lock();
+        let running = machines.iter().filter(|(_, machine)| !machine.is_over());
+        Ok(running.map(|(id, machine)| (id.clone(), machine.clone() as Arc<dyn Machine>)).collect())
+    }
+
+    fn facts(&self) -> HostFacts {
+        HostFacts {
+            cpu_count: 64,
+            memory_bytes: 256 << 30,
+            backend: "simulated".into(),
+            accelerator: "none".into(),
+            version: "0".into(),
+            simulated: true,
+            kernel: "simulated".into(),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Inside {
+    pod_uid: String,
+    containers: BTreeMap<String, api::ContainerStatus>,
+    events: Vec<api::Event>,
+    listeners: Vec<mpsc::UnboundedSender<api::Event>>,
+}
+
+/// A microVM in which containers do what their commands say.
+#[derive(Default)]
+struct FakeMachine {
+    inside: Mutex<Inside>,
+    over: watch::Sender<bool>,
+}
+
+/// A moment, growing with every call: real enough for an order.
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+fn unsupported() -> GuestError {
+    GuestError::Lost("a simulated microVM has no streams".into())
+}
+
+impl FakeMachine {
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_over(&self) -> bool {
+        *self.over.borrow()
+    }
+
+    fn exit(&self, id: &str, code: i32) {
+        let mut inside = self.inside();
+        let Some(status) = inside.containers.get_mut(id).filter(|status| status.exit.is_none()) else { return };
+        let started_unix_nanos = status.started_unix_nanos;
+        let exit = api::ContainerExited {
+            id: id.into(),
+            code,
+            started_unix_nanos,
+            finished_unix_nanos: now(),
+            ..Default::default()
+        };
+        status.exit = Some(exit.clone());
+        let sequence = inside.events.len() as u64 + 1;
+        let event = api::Event { sequence, unix_nanos: now(), kind: Some(api::EventKind::Exited(exit)) };
+        inside.events.push(event.clone());
+        inside.listeners.retain(|listener| listener.send(event.clone()).is_ok());
+    }
+}
+
+#[async_trait]
+impl Machine for FakeMachine {
+    fn start_path(&self) -> &'static str {
+        "simulated"
+    }
+
+    fn hello(&self) -> api::HelloResponse {
+        let inside = self.inside();
+        let containers = inside.containers.values().cloned().collect();
+        api::HelloResponse {
+            pod_uid: inside.pod_uid.clone(),
+            containers,
+            last_event_sequence: inside.events.len() as u64,
+            ..Default::default()
+        }
+    }
+
+    async fn readmit(&self, _address: Ipv4Addr) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    async fn attach_image(&self, _slot: u32, _image: &LocalImage) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    async fn configure(&self, config: api::PodConfig) -> Result<(), GuestError> {
+        self.inside().pod_uid = config.uid;
+        Ok(())
+    }
+
+    async fn start(&self, config: api::ContainerConfig) -> Result<api::StartContainerResponse, GuestError> {
+        let started_unix_nanos = now();
+        let status =
+            api::ContainerStatus { id: config.id.clone(), name: config.name, started_unix_nanos, ..Default::default() };
+        self.inside().containers.insert(config.id.clone(), status);
+        if let [first, code] = &config.argv[..]
+            && first == "exit"
+        {
+            self.exit(&config.id, code.parse().unwrap_or(0));
+        }
+        Ok(api::StartContainerResponse { started_unix_nanos, pid: 1 })
+    }
+
+    async fn signal(&self, container_id: &str, signal: u32) -> Result<(), GuestError> {
+        self.exit(container_id, 128 + i32::try_from(signal).unwrap_or(0));
+        Ok(())
+    }
+
+    async fn events(&self, after_sequence: u64) -> Result<GuestStream<api::Event>, GuestError> {
+        let mut inside = self.inside();
+        let (listener, news) = mpsc::unbounded_channel();
+        inside
+            .events
+            .iter()
+            .filter(|event| event.sequence > after_sequence)
+            .for_each(|event| drop(listener.send(event.clone())));
+        inside.listeners.push(listener);
+        Ok(UnboundedReceiverStream::new(news).map(Ok).boxed())
+    }
+
+    async fn logs(&self, _request: api::LogsRequest) -> Result<GuestStream<api::LogChunk>, GuestError> {
+        Ok(futures::stream::empty().boxed())
+    }
+
+    async fn exec(&self, _start: api::ExecStart) -> Result<ExecSession, GuestError> {
+        Err(unsupported())
+    }
+
+    async fn attach(&self, _request: api::AttachRequest) -> Result<ExecSession, GuestError> {
+        Err(unsupported())
+    }
+
+    async fn connect(&self, _port: u16) -> Result<Box<dyn Duplex>, GuestError> {
+        Err(unsupported())
+    }
+
+    async fn update_volume(&self, _request: api::UpdateVolumeRequest) -> Result<(), GuestError> {
+        Ok(())
+    }
+
+    async fn exited(&self) -> String {
+        // An error means that the machine itself is gone.
+        drop(self.over.subscribe().wait_for(|over| *over).await);
+        "its simulated process is gone".into()
+    }
+
+    async fn destroy(&self) -> anyhow::Result<()> {
+        self.over.send_replace(true);
+        Ok(())
+    }
+}

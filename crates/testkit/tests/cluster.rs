@@ -1,0 +1,145 @@
+//! Whole clusters without privileges: what only shows when all parts run together.
+
+use isopod_testkit::TestCluster;
+use serde_json::{Value, json};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn pod(name: &str, policy: &str, command: &[&str]) -> Value {
+    let container = json!({"name": "c", "image": "busybox", "command": command});
+    let spec = json!({"restartPolicy": policy, "containers": [container]});
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+}
+
+fn deployment(replicas: i64) -> Value {
+    let labels = json!({"app": "web"});
+    let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "nginx", "command": ["serve"]}]}});
+    let spec = json!({"replicas": replicas, "selector": {"matchLabels": labels}, "template": template});
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec})
+}
+
+fn phase(expected: &'static str) -> impl Fn(&Value) -> bool {
+    move |pod| pod["status"]["phase"] == expected
+}
+
+fn count(expected: usize) -> impl Fn(&Value) -> bool {
+    move |list| list["items"].as_array().is_some_and(|items| items.len() == expected)
+}
+
+async fn cluster(name: &str) -> TestCluster {
+    let cluster = TestCluster::start(name).await.unwrap();
+    cluster.start_agent().await.unwrap();
+    let accounts = "/api/v1/namespaces/default/serviceaccounts/default";
+    cluster
+        .wait_for(accounts, "the default service account", |found| found["metadata"]["name"] == "default")
+        .await
+        .unwrap();
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_gets_a_node_of_its_own_and_both_go_together() {
+    let cluster = cluster("pod").await;
+    cluster.create(PODS, pod("p", "Always", &["serve"])).await.unwrap();
+    let pod = cluster.wait_for(&format!("{PODS}/p"), "Running", phase("Running")).await.unwrap();
+    assert_eq!(pod["metadata"]["annotations"]["CapacityProvisioned"], "0.25vCPU 0.5GB");
+    let node = format!("/api/v1/nodes/{}", pod["spec"]["nodeName"].as_str().unwrap());
+    let ready = |node: &Value| {
+        node["status"]["conditions"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+    };
+    let node = cluster.wait_for(&node, "a ready node", ready).await.unwrap();
+    let runtime = node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().unwrap();
+    assert!(runtime.contains("simulated"), "a simulation says so: {runtime}");
+    assert_eq!(cluster.host.machines().len(), 1);
+    cluster.delete(&format!("{PODS}/p")).await.unwrap();
+    cluster.wait_for("/api/v1/nodes", "no node", count(0)).await.unwrap();
+    assert!(cluster.host.machines().is_empty());
+    let records = cluster.list("/apis/isopod.dev/v1alpha1/usagerecords").await;
+    assert!(records.len() == 1 && records[0]["spec"]["endTime"].is_string(), "{records:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_are_the_guests() {
+    let cluster = cluster("exit").await;
+    for (name, code, expected) in [("good", "0", "Succeeded"), ("bad", "3", "Failed")] {
+        cluster.create(PODS, pod(name, "Never", &["exit", code])).await.unwrap();
+        let pod = cluster.wait_for(&format!("{PODS}/{name}"), expected, phase(expected)).await.unwrap();
+        let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+        assert_eq!(ended["exitCode"].to_string(), code);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_scales_and_its_garbage_goes() {
+    let cluster = cluster("deployment").await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    cluster.create(path, deployment(20)).await.unwrap();
+    let ready = |n: i64| move |d: &Value| d["status"]["readyReplicas"].as_i64().unwrap_or(0) == n;
+    cluster.wait_for(&format!("{path}/web"), "20 ready", ready(20)).await.unwrap();
+    let addresses: std::collections::BTreeSet<String> =
+        cluster.list(PODS).await.iter().map(|pod| pod["status"]["podIP"].to_string()).collect();
+    assert_eq!(addresses.len(), 20, "every pod has an address of its own");
+    cluster.patch(&format!("{path}/web"), json!({"spec": {"replicas": 3}})).await.unwrap();
+    cluster.wait_for(PODS, "3 pods", count(3)).await.unwrap();
+    cluster.wait_for("/api/v1/nodes", "3 nodes", count(3)).await.unwrap();
+    cluster.delete(&format!("{path}/web")).await.unwrap();
+    cluster.wait_for(PODS, "no pod", count(0)).await.unwrap();
+    cluster.wait_for("/apis/apps/v1/namespaces/default/replicasets", "no replica set", count(0)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_comes_back_adopts_what_runs() {
+    let cluster = TestCluster::start("adopt").await.unwrap();
+    let agent = cluster.start_agent().await.unwrap();
+    let accounts = "/api/v1/namespaces/default/serviceaccounts/default";
+    cluster
+        .wait_for(accounts, "the default service account", |found| found["metadata"]["name"] == "default")
+        .await
+        .unwrap();
+    cluster.create(PODS, pod("p", "Always", &["serve"])).await.unwrap();
+    cluster.wait_for(&format!("{PODS}/p"), "Running", phase("Running")).await.unwrap();
+    let machines = cluster.host.machines();
+    agent.cancel();
+    cluster.start_agent().await.unwrap();
+    assert_eq!(cluster.host.machines(), machines, "the microVM runs on");
+    cluster.host.kill_all();
+    let restarted = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"] == 1;
+    let pod = cluster.wait_for(&format!("{PODS}/p"), "a restart", restarted).await.unwrap();
+    let reason = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["reason"];
+    assert_eq!(reason, "ContainerStatusUnknown");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ending_namespace_takes_its_pods_first() {
+    let cluster = cluster("namespace").await;
+    let profile = json!({"apiVersion": "isopod.dev/v1alpha1", "kind": "FargateProfile", "metadata": {"name": "fp-team"}, "spec": {"selectors": [{"namespace": "team-*"}]}});
+    cluster.create("/apis/isopod.dev/v1alpha1/fargateprofiles", profile).await.unwrap();
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team-a"}});
+    cluster.create("/api/v1/namespaces", namespace).await.unwrap();
+    let account = "/api/v1/namespaces/team-a/serviceaccounts/default";
+    cluster.wait_for(account, "its service account", |found| found["metadata"]["name"] == "default").await.unwrap();
+    let pods = "/api/v1/namespaces/team-a/pods";
+    cluster.create(pods, pod("p", "Always", &["serve"])).await.unwrap();
+    cluster.wait_for(&format!("{pods}/p"), "Running", phase("Running")).await.unwrap();
+    cluster.delete("/api/v1/namespaces/team-a").await.unwrap();
+    let gone = |list: &Value| {
+        list["items"].as_array().is_some_and(|all| all.iter().all(|n| n["metadata"]["name"] != "team-a"))
+    };
+    cluster.wait_for("/api/v1/namespaces", "no namespace", gone).await.unwrap();
+    assert!(cluster.host.machines().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_image_shows_and_the_pod_can_go() {
+    let cluster = cluster("image").await;
+    let mut wrong = pod("p", "Always", &["serve"]);
+    wrong["spec"]["containers"][0]["image"] = json!("missing:1");
+    cluster.create(PODS, wrong).await.unwrap();
+    let waiting =
+        |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "ImagePullBackOff";
+    cluster.wait_for(&format!("{PODS}/p"), "ImagePullBackOff", waiting).await.unwrap();
+    cluster.delete(&format!("{PODS}/p")).await.unwrap();
+    cluster.wait_for("/api/v1/nodes", "no node", count(0)).await.unwrap();
+}
