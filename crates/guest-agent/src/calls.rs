@@ -127,6 +127,7 @@ pub(crate) async fn reset(agent: Arc<Agent>, _: Empty) -> Result<Empty, Status> 
     if let Some(pod) = agent.pod().take() {
         pod.forget()?;
     }
+    agent.events.clear();
     Ok(Empty {})
 }
 

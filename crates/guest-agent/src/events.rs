@@ -33,6 +33,13 @@ impl Events {
         self.newest.send_replace(sequence);
     }
 
+    /// Forgets everything, the count included.
+    pub(crate) fn clear(&self) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.clear();
+        self.newest.send_replace(0);
+    }
+
     /// Number of the newest; 0: none.
     pub(crate) fn newest(&self) -> u64 {
         *self.newest.borrow()

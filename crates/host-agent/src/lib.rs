@@ -13,6 +13,7 @@ pub mod drivers;
 pub mod guest;
 mod logs;
 mod node;
+pub mod pool;
 mod real;
 mod scratch;
 mod streams;

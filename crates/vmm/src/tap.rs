@@ -4,7 +4,10 @@
 
 use std::{fs::File, io, os::fd::OwnedFd};
 
-use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
+use rustix::{
+    ioctl::{Opcode, Updater, ioctl, opcode},
+    net::{AddressFamily, SocketFlags, SocketType},
+};
 
 /// Longest interface name in bytes.
 pub(crate) const NAME_BYTES: usize = 15;
@@ -41,7 +44,9 @@ pub(crate) fn open(name: &str) -> io::Result<OwnedFd> {
     Ok(device.into())
 }
 
-/// Whether an interface of this name exists, so that a typing error does not make a new one.
+/// Whether an interface of this name exists, so that a typing error does not make a new one. Asked of the kernel and not of
+/// `/sys`, which may show another network namespace.
 pub(crate) fn exists(name: &str) -> bool {
-    !name.is_empty() && !name.contains('/') && std::path::Path::new("/sys/class/net").join(name).exists()
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    socket.is_ok_and(|socket| rustix::net::netdevice::name_to_index(socket, name).is_ok())
 }

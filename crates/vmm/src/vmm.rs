@@ -167,6 +167,7 @@ struct Inner {
     assets: Assets,
     tsc_khz: u64,
     qemu_version: String,
+    guest_agent: Bytes,
     templates: Option<PathBuf>,
     classes: Mutex<BTreeMap<Class, Slot>>,
     /// Locked as long as this process has the machines.
@@ -192,14 +193,15 @@ impl Vmm {
         });
         let (kernel_image, cache) = (options.kernel.clone(), options.cache_dir.clone());
         let agent = options.guest_agent.clone();
-        let (assets, tsc_khz) = tokio::task::spawn_blocking(move || {
+        let (assets, guest_agent, tsc_khz) = tokio::task::spawn_blocking(move || {
             let rate = std::thread::spawn({
                 let cache = cache.clone();
                 move || if accelerator == Accelerator::Tcg { tsc_khz(&cache) } else { 0 }
             });
             let kernel = kernel::find(kernel_image.as_deref(), &cache)?;
-            let assets = Assets::make(&kernel, &agent_bytes(agent)?, &cache)?;
-            Ok::<_, OpenError>((assets, rate.join().unwrap_or(0)))
+            let agent = agent_bytes(agent)?;
+            let assets = Assets::make(&kernel, &agent, &cache)?;
+            Ok::<_, OpenError>((assets, agent, rate.join().unwrap_or(0)))
         })
         .await
         .map_err(|error| OpenError::Io { path: options.cache_dir.clone(), source: io::Error::other(error) })??;
@@ -217,10 +219,17 @@ impl Vmm {
             assets,
             tsc_khz,
             qemu_version,
+            guest_agent,
             templates,
             classes: Mutex::default(),
             _lock: lock,
         })))
+    }
+
+    /// The guest agent's program. Static, so it runs in any root file system.
+    #[must_use]
+    pub fn guest_agent(&self) -> Bytes {
+        self.0.guest_agent.clone()
     }
 
     /// How guests' instructions are executed here.

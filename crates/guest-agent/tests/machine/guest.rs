@@ -11,7 +11,7 @@ use isopod_guest_api::{
 use isopod_host_agent::guest::{ExecInput, ExecOutput, ExecSession, GuestClient};
 use isopod_vmm::{Machine, StartPath, Vmm};
 
-use crate::support::{self, Lab, container, text};
+use crate::support::{self, Lab, container, text, wait_until};
 
 /// A machine with the image in slot 0, and a conversation with it.
 async fn guest(lab: &Lab, id: &str) -> (Machine, GuestClient) {
@@ -291,16 +291,6 @@ async fn exec_attach_and_forward_reach_a_running_container() {
     )
     .await;
     machine.destroy().await.unwrap();
-}
-
-/// Asks until the answer is right; for what ends some time after it was told to.
-async fn wait_until<T: std::fmt::Debug>(mut ask: impl AsyncFnMut() -> T, right: impl Fn(&T) -> bool) {
-    let ask = async {
-        while !right(&ask().await) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), ask).await.expect("the answer never became right");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

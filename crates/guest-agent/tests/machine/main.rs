@@ -5,4 +5,5 @@
 
 mod guest;
 mod measure;
+mod pool;
 mod support;

@@ -4,7 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures::StreamExt;
@@ -18,7 +18,7 @@ pub struct Lab {
     pub vmm: Option<Vmm>,
     pub options: Options,
     pub disk: PathBuf,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Lab {
@@ -49,7 +49,7 @@ impl Lab {
         let vmm = Vmm::open(options.clone()).await.map_err(|error| error.to_string())?;
         let subscriber = tracing_subscriber::fmt().with_env_filter("isopod_vmm=info").with_test_writer();
         let _ = subscriber.try_init();
-        Ok(Self { vmm: Some(vmm), options, disk, _directory: directory })
+        Ok(Self { vmm: Some(vmm), options, disk, directory })
     }
 
     pub fn vmm(&self) -> &Vmm {
@@ -61,6 +61,10 @@ impl Lab {
         let machine = self.vmm().prepare(self.spec(id, memory_mebibytes)).await.unwrap();
         machine.attach_disk(0, &self.disk, true).await.unwrap();
         machine
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub fn spec(&self, id: &str, memory_mebibytes: u64) -> MachineSpec {
@@ -181,4 +185,14 @@ pub async fn logs(client: &GuestClient, request: LogsRequest) -> (Vec<u8>, Vec<u
 
 pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
+}
+
+/// Asks until the answer is right; for what ends some time after it was told to.
+pub async fn wait_until<T: std::fmt::Debug>(mut ask: impl AsyncFnMut() -> T, right: impl Fn(&T) -> bool) {
+    let ask = async {
+        while !right(&ask().await) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), ask).await.expect("the answer never became right");
 }

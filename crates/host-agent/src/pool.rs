@@ -1,0 +1,398 @@
+//! Machines that wait for their pod: restored, taken once through everything that a pod's start is made of, made nobody's
+//! again, and paused, so that they cost no processor time. One that is taken is resumed and starts its pod in a tenth of the
+//! time of a restored one, because nothing in it happens for the first time.
+//!
+//! The pool learns from what is asked for: each size that was asked for recently has a few machines waiting. It never
+//! makes a caller wait: `take` answers at once, and an empty pool means a machine is to be prepared as always.
+
+use std::{
+    collections::VecDeque,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use futures::StreamExt;
+use isopod_guest_api::{ContainerConfig, EventKind, NetworkConfig, PodConfig};
+use isopod_vmm::{Machine, MachineSpec, SCRATCH_SLOT, Vmm};
+use tokio::{process::Command, sync::Notify, task::JoinHandle};
+
+use crate::guest::GuestClient;
+
+/// Beginning of the id of a machine that waits; no pod's machine may be called so.
+pub const ID_PREFIX: &str = "waiting-";
+
+/// How long a rehearsal may take. One that takes longer is given up.
+const REHEARSAL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Size of the rehearsal's writable disk in bytes.
+const SCRATCH_BYTES: u64 = 16 << 20;
+
+/// Size of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Processors.
+    pub vcpu_count: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+}
+
+/// How many machines wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Machines of one size. 0: none ever waits.
+    pub per_class: usize,
+    /// Sizes, those that were asked for last. Each waiting machine takes about 70 MiB of the host's memory.
+    pub classes: usize,
+}
+
+/// Makes and deletes the tap device of a machine.
+#[async_trait]
+pub trait Taps: Send + Sync {
+    /// Makes one; returns its name, or an empty one for a machine without network.
+    async fn create(&self, machine_id: &str) -> anyhow::Result<String>;
+    /// Deletes one.
+    async fn delete(&self, tap: &str) -> anyhow::Result<()>;
+}
+
+#[async_trait]
+impl Taps for isopod_net::Network {
+    async fn create(&self, machine_id: &str) -> anyhow::Result<String> {
+        Ok(self.create_tap(machine_id).await?)
+    }
+
+    async fn delete(&self, tap: &str) -> anyhow::Result<()> {
+        Ok(self.delete_tap(tap).await?)
+    }
+}
+
+/// A machine that was taken: it runs, its owner is noted, and its agent was greeted.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// The machine.
+    pub machine: Machine,
+    /// A conversation with it.
+    pub guest: GuestClient,
+}
+
+/// Waiting machines. Clones are the same pool. `close` ends it; machines of a pool that was not closed wait on, and whoever
+/// adopts them knows them by `ID_PREFIX`.
+#[derive(Clone)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    filler: Arc<tokio::sync::Mutex<Option<JoinHandle<()>>>>,
+}
+
+struct Shared {
+    vmm: Vmm,
+    taps: Arc<dyn Taps>,
+    limits: Limits,
+    disks: Disks,
+    /// Most recently asked for first.
+    shelves: Mutex<VecDeque<Shelf>>,
+    asked: Notify,
+    closed: AtomicBool,
+}
+
+/// Machines of one size.
+struct Shelf {
+    class: Class,
+    waiting: Vec<Machine>,
+    /// The last attempt failed; not tried again until the size is asked for again.
+    failed: bool,
+}
+
+impl Pool {
+    /// A pool with nothing in it. `directory` is for the disks of rehearsals and is emptied.
+    ///
+    /// # Errors
+    /// When the disks cannot be made.
+    pub async fn open(vmm: Vmm, taps: Arc<dyn Taps>, limits: Limits, directory: &Path) -> anyhow::Result<Self> {
+        let disks =
+            Disks::make(directory, &vmm.guest_agent()).await.context("the disks of the waiting machines' rehearsal")?;
+        let shared = Arc::new(Shared {
+            vmm,
+            taps,
+            limits,
+            disks,
+            shelves: Mutex::default(),
+            asked: Notify::new(),
+            closed: AtomicBool::new(false),
+        });
+        let filler = tokio::spawn(fill(shared.clone()));
+        Ok(Self { shared, filler: Arc::new(tokio::sync::Mutex::new(Some(filler))) })
+    }
+
+    /// Notes that machines of a size are wanted, without taking one.
+    pub fn want(&self, class: Class) {
+        self.shared.shelf(class, |_| ());
+        self.shared.asked.notify_one();
+    }
+
+    /// A machine of a size for a pod's machine called `owner`, if one waits. It is as good as new: no disk, no address, no pod.
+    pub async fn take(&self, class: Class, owner: &str) -> Option<Taken> {
+        loop {
+            let machine = self.shared.shelf(class, |shelf| shelf.waiting.pop());
+            self.shared.asked.notify_one();
+            let machine = machine?;
+            match wake(&machine, owner).await {
+                Ok(taken) => return Some(taken),
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), id = machine.id(), "a waiting machine is of no use");
+                    self.shared.discard(machine).await;
+                }
+            }
+        }
+    }
+
+    /// Machines of a size that wait.
+    #[must_use]
+    pub fn waiting(&self, class: Class) -> usize {
+        self.shared.lock().iter().find(|shelf| shelf.class == class).map_or(0, |shelf| shelf.waiting.len())
+    }
+
+    /// Ends every waiting machine, and makes no more. Returns when the one that is being made is gone as well.
+    pub async fn close(&self) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.asked.notify_one();
+        if let Some(filler) = self.filler.lock().await.take()
+            && let Err(error) = filler.await
+        {
+            tracing::warn!(%error, "the task that fills the pool failed");
+        }
+        let shelves = std::mem::take(&mut *self.shared.lock());
+        for machine in shelves.into_iter().flat_map(|shelf| shelf.waiting) {
+            self.shared.discard(machine).await;
+        }
+    }
+}
+
+async fn wake(machine: &Machine, owner: &str) -> anyhow::Result<Taken> {
+    machine.claim(owner)?;
+    machine.resume().await?;
+    let guest = GuestClient::connect(machine.agent().await?).await?;
+    Ok(Taken { machine: machine.clone(), guest })
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Shelf>> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with a size's shelf, which is the most recently asked for from now on.
+    fn shelf<T>(&self, class: Class, act: impl FnOnce(&mut Shelf) -> T) -> T {
+        let mut shelves = self.lock();
+        let known = shelves.iter().position(|shelf| shelf.class == class).and_then(|at| shelves.remove(at));
+        let mut shelf = known.unwrap_or(Shelf { class, waiting: Vec::new(), failed: false });
+        shelf.failed = false;
+        let result = act(&mut shelf);
+        shelves.push_front(shelf);
+        result
+    }
+
+    /// Shelves that are one too many.
+    fn surplus(&self) -> Vec<Machine> {
+        let mut shelves = self.lock();
+        let keep = self.limits.classes.min(shelves.len());
+        shelves.drain(keep..).flat_map(|shelf| shelf.waiting).collect()
+    }
+
+    /// The size that lacks a machine most urgently.
+    fn lacking(&self) -> Option<Class> {
+        let shelves = self.lock();
+        let lacks = |shelf: &&Shelf| !shelf.failed && shelf.waiting.len() < self.limits.per_class;
+        // A size of which none waits comes before a second one of a size asked for later.
+        shelves.iter().filter(lacks).min_by_key(|shelf| shelf.waiting.len()).map(|shelf| shelf.class)
+    }
+
+    /// Puts a machine that was made onto its shelf; gives it back if nobody wants it any more.
+    fn put(&self, class: Class, made: anyhow::Result<Machine>) -> Option<Machine> {
+        let mut shelves = self.lock();
+        let shelf = shelves.iter_mut().find(|shelf| shelf.class == class);
+        match (made, shelf) {
+            (Ok(machine), Some(shelf)) if !self.closed.load(Ordering::Acquire) => {
+                shelf.waiting.push(machine);
+                None
+            }
+            (Ok(machine), _) => Some(machine),
+            (Err(error), shelf) => {
+                tracing::warn!(error = format!("{error:#}"), ?class, "no machine could be made to wait");
+                if let Some(shelf) = shelf {
+                    shelf.failed = true;
+                }
+                None
+            }
+        }
+    }
+
+    async fn discard(&self, machine: Machine) {
+        let tap = machine.tap();
+        if let Err(error) = machine.destroy().await {
+            tracing::warn!(%error, "cannot end a waiting machine");
+        }
+        self.delete_tap(&tap).await;
+    }
+
+    async fn delete_tap(&self, tap: &str) {
+        if !tap.is_empty()
+            && let Err(error) = self.taps.delete(tap).await
+        {
+            tracing::warn!(error = format!("{error:#}"), tap, "cannot delete the tap of a waiting machine");
+        }
+    }
+
+    async fn make(&self, class: Class) -> anyhow::Result<Machine> {
+        let id = format!("{ID_PREFIX}{}", uuid::Uuid::new_v4().simple());
+        let tap = self.taps.create(&id).await?;
+        let spec = MachineSpec {
+            id,
+            vcpu_count: class.vcpu_count,
+            memory_bytes: class.memory_bytes,
+            tap: tap.clone(),
+            cpu_limit_millis: None,
+            paused: false,
+        };
+        let machine = match self.vmm.prepare(spec).await {
+            Ok(machine) => machine,
+            Err(error) => {
+                self.delete_tap(&tap).await;
+                return Err(error.into());
+            }
+        };
+        let rehearsed = tokio::time::timeout(REHEARSAL_TIMEOUT, self.disks.rehearse(&machine)).await;
+        match rehearsed.unwrap_or_else(|_| Err(anyhow::anyhow!("its rehearsal took longer than {REHEARSAL_TIMEOUT:?}")))
+        {
+            Ok(()) => Ok(machine),
+            Err(error) => {
+                let words = machine.last_words();
+                self.discard(machine).await;
+                Err(error.context(words))
+            }
+        }
+    }
+}
+
+/// Keeps the shelves as they should be, one machine at a time, so that pods that start meanwhile are not held up more than
+/// by one neighbour.
+async fn fill(shared: Arc<Shared>) {
+    while !shared.closed.load(Ordering::Acquire) {
+        for machine in shared.surplus() {
+            shared.discard(machine).await;
+        }
+        let Some(class) = shared.lacking() else {
+            shared.asked.notified().await;
+            continue;
+        };
+        let made = shared.make(class).await;
+        if let Some(unwanted) = shared.put(class, made) {
+            shared.discard(unwanted).await;
+        }
+    }
+}
+
+/// What a rehearsal needs: an image whose program is the guest agent, and an empty writable disk to copy.
+struct Disks {
+    image: PathBuf,
+    scratch: PathBuf,
+    directory: PathBuf,
+}
+
+impl Disks {
+    async fn make(directory: &Path, program: &[u8]) -> anyhow::Result<Self> {
+        match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let tree = directory.join("tree");
+        fs::create_dir_all(&tree)?;
+        write_program(&tree.join("program"), program)?;
+        let disks = Self {
+            image: directory.join("image.ext4"),
+            scratch: directory.join("scratch.ext4"),
+            directory: directory.to_owned(),
+        };
+        let image_bytes = (program.len() as u64 * 2).next_multiple_of(1 << 20) + (4 << 20);
+        file_system(&disks.image, image_bytes, Some(&tree)).await?;
+        file_system(&disks.scratch, SCRATCH_BYTES, None).await?;
+        fs::remove_dir_all(tree)?;
+        Ok(disks)
+    }
+
+    /// A pod's start and end, as the real one goes; then nobody's, and paused.
+    async fn rehearse(&self, machine: &Machine) -> anyhow::Result<()> {
+        let scratch = self.directory.join(machine.id());
+        fs::copy(&self.scratch, &scratch)?;
+        let attached = machine.attach_disk(SCRATCH_SLOT, &scratch, false).await;
+        // The machine has it open; it goes with the machine.
+        fs::remove_file(&scratch)?;
+        attached?;
+        machine.attach_disk(0, &self.image, true).await?;
+        let guest = GuestClient::connect(machine.agent().await?).await?;
+        guest.configure_pod(rehearsal_pod()).await?;
+        let mut events = guest.events(0).await?;
+        guest.start_container(rehearsal_container()).await?;
+        loop {
+            let event = events.next().await.context("the guest ended its events")??;
+            if matches!(event.kind, Some(EventKind::Exited(_))) {
+                break;
+            }
+        }
+        guest.stats().await?;
+        guest.reset().await?;
+        machine.detach_disk(0).await?;
+        machine.detach_disk(SCRATCH_SLOT).await?;
+        Ok(machine.pause().await?)
+    }
+}
+
+fn write_program(path: &Path, program: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(path, program)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}
+
+async fn file_system(path: &Path, size_bytes: u64, tree: Option<&Path>) -> anyhow::Result<()> {
+    fs::File::create(path)?.set_len(size_bytes)?;
+    let mut command = Command::new("mke2fs");
+    command.args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-m", "0"]);
+    if let Some(tree) = tree {
+        command.arg("-d").arg(tree);
+    }
+    let output = command.arg(path).output().await.context("mke2fs cannot be run\nhint: install e2fsprogs")?;
+    anyhow::ensure!(output.status.success(), "mke2fs: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
+
+fn rehearsal_pod() -> PodConfig {
+    PodConfig {
+        uid: "rehearsal".into(),
+        hostname: "rehearsal".into(),
+        network: Some(NetworkConfig {
+            ipv4_address: "169.254.1.2".into(),
+            prefix_length: 32,
+            gateway: "169.254.1.1".into(),
+            mac: "52:54:00:00:00:02".into(),
+            ..NetworkConfig::default()
+        }),
+        scratch_slot: Some(SCRATCH_SLOT),
+        ..PodConfig::default()
+    }
+}
+
+fn rehearsal_container() -> ContainerConfig {
+    ContainerConfig {
+        id: "rehearsal".into(),
+        name: "rehearsal".into(),
+        argv: ["/program", "--version"].map(str::to_owned).to_vec(),
+        cpu_limit_millis: 1000,
+        memory_limit_bytes: 64 << 20,
+        seccomp_default: true,
+        ..ContainerConfig::default()
+    }
+}
