@@ -1,4 +1,5 @@
 //! The product as its users meet it: the binary, kubectl, real microVMs. Each test has a cluster of its own.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it is")]
 
 mod support;
 
@@ -277,7 +278,8 @@ impl Outside {
     }
 
     fn make() -> Option<Self> {
-        drop(Self::ip(&format!("netns del {}", Self::NAME)));
+        // One that an interrupted run left.
+        Self::ip(&format!("netns del {}", Self::NAME));
         let name = Self::NAME;
         for args in [
             format!("netns add {name}"),
@@ -293,9 +295,7 @@ impl Outside {
             }
         }
         let serve = |port: &str| {
-            let script = format!(
-                "while True:\n c,_=s.accept()\n c.recv(999)\n c.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\noutside\\n')\n c.close()"
-            );
+            let script = "while True:\n c,_=s.accept()\n c.recv(999)\n c.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\noutside\\n')\n c.close()";
             format!("import socket\ns=socket.create_server(('0.0.0.0',{port}))\n{script}")
         };
         let inner = Command::new("ip").args(["netns", "exec", name, "python3", "-c", &serve("8000")]).spawn().unwrap();

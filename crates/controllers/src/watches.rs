@@ -17,6 +17,7 @@ use crate::graph::Served;
 
 /// Something a watch saw.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "short-lived, moved once from a watch into the driver")]
 pub(crate) enum Seen {
     /// A whole object of a kind that plans read.
     Object { kind: &'static str, document: Value },

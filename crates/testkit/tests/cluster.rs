@@ -1,4 +1,5 @@
 //! Whole clusters without privileges: what only shows when all parts run together.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it is")]
 
 use isopod_testkit::TestCluster;
 use serde_json::{Value, json};
