@@ -37,6 +37,10 @@ pub(crate) async fn answer(context: &Context, request: Request<RequestBody>) -> 
     }
 }
 
+fn pod(context: &Context) -> Result<Value, Status> {
+    codec::decode(&context.entry(&context.info.name)?.value)
+}
+
 /// A pod that has been given a node.
 struct Placed {
     pod: Value,
@@ -46,7 +50,7 @@ struct Placed {
 impl Placed {
     fn find(context: &Context) -> Result<Self, Status> {
         let name = &context.info.name;
-        let pod = codec::decode(&context.entry(name)?.value)?;
+        let pod = pod(context)?;
         let node = text(&pod, &["spec", "nodeName"]).to_owned();
         if node.is_empty() {
             return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));

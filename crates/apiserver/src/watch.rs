@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use crate::body::Body;
+use crate::config::Clock;
 use crate::context::Context;
 use crate::query::Query;
 use crate::respond::{self, Response, Shape};
@@ -65,6 +66,7 @@ struct Stream {
     stored: &'static Kind,
     selection: Selection,
     shape: Shape,
+    clock: Clock,
     /// Objects still to be shown as ADDED.
     initial: std::vec::IntoIter<Arc<Entry>>,
     /// Revision of the initial state, while its end still has to be marked.
@@ -134,6 +136,7 @@ impl Stream {
             stored: context.stored,
             selection,
             shape: Shape { ..context.shape },
+            clock: context.server.config.clock.clone(),
             initial: initial.into_iter(),
             end_mark,
             watch,
@@ -231,6 +234,8 @@ impl Stream {
 
     fn shaped(&mut self, object: Value) -> Value {
         let headers = !std::mem::replace(&mut self.headers_sent, true);
+        // Ages in rows are those of the moment the row is sent.
+        self.shape.now = self.clock.now();
         self.shape.object(self.kind, object, headers)
     }
 

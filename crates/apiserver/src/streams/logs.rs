@@ -13,9 +13,15 @@ use crate::kubelets::LogRequest;
 use crate::respond::{self, Response};
 use crate::strategy::{meta, text};
 
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
+
 pub(super) async fn answer(context: &Context) -> Result<Response, Status> {
     if context.info.verb != "get" {
         return Err(Status::method_not_allowed(context.kind, &context.info.verb));
+    }
+    // A pod that waits for a node has an empty log; other streams refuse it.
+    if text(&super::pod(context)?, &["spec", "nodeName"]).is_empty() {
+        return Ok(respond::with(200, TEXT, Body::empty()));
     }
     let placed = Placed::find(context)?;
     let container = placed.container(context.query.get("container"))?;
@@ -29,7 +35,7 @@ pub(super) async fn answer(context: &Context) -> Result<Response, Status> {
         let bytes = chunk.unwrap_or_else(|error| Bytes::from(format!("\nthe log ends here: {error}\n")));
         Some((bytes, chunks))
     });
-    Ok(respond::with(200, HeaderValue::from_static("text/plain"), Body::stream(stream)))
+    Ok(respond::with(200, TEXT, Body::stream(stream)))
 }
 
 fn request(context: &Context, placed: &Placed, container: &str) -> Result<LogRequest, Status> {

@@ -165,10 +165,12 @@ async fn a_watch_can_be_a_table() {
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
     let mut watch = Watch::open(&cluster, &format!("{CONFIG_MAPS}?watch=1"), accept).await;
     for (name, headers) in [("a", true), ("b", false)] {
+        // Ages are those of the moment of the event, not of the watch's beginning.
+        cluster.pass(60);
         cluster.create("configmaps", "default", config_map(name)).await;
         let event = watch.next().await.unwrap();
         assert_eq!(event["object"]["kind"], "Table");
-        assert_eq!(event["object"]["rows"][0]["cells"][0], name);
+        assert_eq!(event["object"]["rows"][0]["cells"], json!([name, 1, "0s"]));
         let columns = event["object"]["columnDefinitions"].as_array().map_or(0, Vec::len);
         assert_eq!(columns > 0, headers, "{event}");
     }

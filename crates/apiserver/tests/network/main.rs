@@ -1,8 +1,11 @@
 //! The network door with real clients: TLS, kubectl, WebSocket and SPDY streams against a fake node agent.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod client;
+mod commands;
 mod kubectl;
 mod node;
+mod rollouts;
 mod serving;
 mod site;
 mod streams;

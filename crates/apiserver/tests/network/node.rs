@@ -16,6 +16,7 @@ impl Kubelets for FakeNode {
         let (chunks, receiver) = mpsc::channel(4);
         let first = format!("{node} {}/{}\n", request.target.pod, request.target.container);
         let lines: Vec<String> = std::iter::once(first).chain((1..=3).map(|line| format!("line {line}\n"))).collect();
+        let lines = if request.previous { vec!["the run before\n".into()] } else { lines };
         let skip = request.tail_lines.map_or(0, |tail| lines.len().saturating_sub(tail as usize));
         tokio::spawn(async move {
             for line in lines.into_iter().skip(skip) {

@@ -11,10 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::client::Kubectl;
 use crate::site::Site;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_decide_who_gets_in() {
+    let Some(_) = Kubectl::newest() else { return };
     let site = Site::open().await;
     let token = site.server.service_account_token("default", "default", 600).unwrap();
     let ca = site.directory.path().join("ca.crt");

@@ -1,7 +1,9 @@
 //! A served API server on loopback with a kubeconfig beside it, and kubectl to ask it with.
 
+use std::ffi::OsStr;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use isopod_apiserver::{ApiServer, Config, UserInfo};
 use serde_json::{Value, json};
@@ -11,18 +13,24 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
+use crate::client::Kubectl;
 use crate::node::FakeNode;
 
 pub struct Site {
+    /// The kubectl that asks.
+    pub client: Kubectl,
     pub server: Arc<ApiServer>,
     pub address: String,
     pub directory: TempDir,
-    serving: JoinHandle<()>,
+    /// Serves until the site is dropped.
+    _serving: Serving,
 }
 
-impl Drop for Site {
+struct Serving(JoinHandle<()>);
+
+impl Drop for Serving {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.0.abort();
     }
 }
 
@@ -35,6 +43,16 @@ pub struct Said {
 }
 
 impl Site {
+    /// A site for each kubectl that is there.
+    pub async fn for_each_kubectl() -> Vec<Self> {
+        let mut sites = Vec::new();
+        for client in Kubectl::all() {
+            sites.push(Self { client, ..Self::open().await });
+        }
+        sites
+    }
+
+    /// A site; what it is asked with, if anything, is the installed kubectl.
     pub async fn open() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -48,7 +66,7 @@ impl Site {
         let serving = tokio::spawn(async move {
             serving.serve(vec![listener], std::future::pending()).await.unwrap();
         });
-        let site = Self { server, address, directory, serving };
+        let site = Self { client: Kubectl::installed(), server, address, directory, _serving: Serving(serving) };
         site.post("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
         site
     }
@@ -63,16 +81,33 @@ impl Site {
         .await;
         let path = format!("/api/v1/namespaces/default/pods/{name}");
         self.post(&format!("{path}/binding"), json!({"target": {"kind": "Node", "name": "node-1"}})).await;
-        let patch = json!({"status": {"phase": "Running"}});
-        self.request("PATCH", &format!("{path}/status"), "application/merge-patch+json", patch).await;
+        let states: Vec<Value> = containers
+            .iter()
+            .map(|container| {
+                let (name, image) = (&container["name"], &container["image"]);
+                let running = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+                json!({"name": name, "image": image, "imageID": "", "ready": true, "restartCount": 0, "state": running})
+            })
+            .collect();
+        let status = json!({
+            "phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "containerStatuses": states,
+            "conditions": [{"type": "Ready", "status": "True"}],
+        });
+        self.status(&path, status).await;
     }
 
-    async fn post(&self, path: &str, body: Value) {
+    pub async fn post(&self, path: &str, body: Value) {
         self.request("POST", path, "application/json", body).await;
     }
 
+    /// Merges into the status of an object.
+    pub async fn status(&self, path: &str, status: Value) {
+        let patch = json!({"status": status});
+        self.request("PATCH", &format!("{path}/status"), "application/merge-patch+json", patch).await;
+    }
+
     /// As administrator, through the in-process door.
-    async fn request(&self, method: &str, path: &str, media: &str, body: Value) {
+    pub async fn request(&self, method: &str, path: &str, media: &str, body: Value) -> Value {
         use http_body_util::{BodyExt, Full};
         use tower::Service;
         let mut door = self.server.in_process(UserInfo::new("setup", ["system:masters"]));
@@ -82,14 +117,25 @@ impl Site {
         let status = response.status();
         let text = response.into_body().collect().await.unwrap().to_bytes();
         assert!(status.is_success(), "{method} {path}: {text:?}");
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    /// A shell's line in a terminal of its own.
+    pub fn script(&self, line: &str) -> Command {
+        self.program("script", &["-qec", line, "/dev/null"])
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
+        self.program(&self.client.program, arguments)
+    }
+
+    fn program(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .env("KUBECONFIG", self.directory.path().join("kubeconfig"))
             .env("HOME", self.directory.path())
+            .env("KUBE_EDITOR", format!("sh {}", self.directory.path().join("editor").display()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -98,12 +144,17 @@ impl Site {
     }
 
     pub async fn kubectl_with(&self, arguments: &[&str], input: &str) -> Said {
-        let missing = "these tests need kubectl; install the Debian package kubectl or kubernetes-client";
-        let mut child = self.command(arguments).spawn().expect(missing);
+        Self::run(&mut self.command(arguments), input).await
+    }
+
+    /// Runs a command to its end.
+    pub async fn run(command: &mut Command, input: &str) -> Said {
+        let mut child = command.spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(input.as_bytes()).await.unwrap();
+        // A command that does not read its input may have ended before it is written.
+        let _ = stdin.write_all(input.as_bytes()).await;
         drop(stdin);
-        let output = child.wait_with_output().await.unwrap();
+        let output = tokio::time::timeout(Duration::from_secs(30), child.wait_with_output()).await.unwrap().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
     }
@@ -116,6 +167,7 @@ impl Site {
     /// Runs kubectl; it must succeed and say something.
     pub async fn says(&self, line: &str, part: &str) {
         let said = self.kubectl(line).await;
-        assert!(said.code == 0 && said.out.contains(part), "kubectl {line}: wanted {part:?}, got {said:?}");
+        let name = &self.client.name;
+        assert!(said.code == 0 && said.out.contains(part), "{name} {line}: wanted {part:?}, got {said:?}");
     }
 }
