@@ -4,6 +4,8 @@
 #![cfg(test)]
 
 mod guest;
+mod life;
 mod measure;
+mod network;
 mod pool;
 mod support;

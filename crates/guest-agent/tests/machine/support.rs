@@ -112,7 +112,7 @@ fn image(directory: &Path) -> Result<PathBuf, String> {
     fs::copy("/bin/busybox", tree.join("bin/busybox")).map_err(|error| format!("busybox-static: {error}"))?;
     for applet in [
         "sh", "cat", "echo", "id", "sleep", "ls", "stty", "nc", "dd", "tail", "hostname", "mount", "ip", "kill", "env",
-        "yes", "httpd", "printf", "head", "touch", "mkdir", "ln", "pwd", "true",
+        "yes", "httpd", "printf", "head", "touch", "mkdir", "ln", "pwd", "true", "grep", "wc", "date", "wget",
     ] {
         std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet)).map_err(|error| error.to_string())?;
     }
