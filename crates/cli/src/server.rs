@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use isopod_apiserver::{ApiServer, Config, UserInfo};
 use isopod_controllers as controllers;
 use isopod_host_agent::drivers::HostFacts;
-use isopod_host_agent::{HostAgent, Real, RealDrivers, machine_memory_bytes};
+use isopod_host_agent::{HostAgent, Real, RealDrivers};
 use isopod_images::{ImageStore, Limits};
 use isopod_net::{DnsRelay, GATEWAY, Network, Protocol, RoutingTable, Virtual, upstreams_of_this_host};
 use isopod_types::names::OWN_API_VERSION;
@@ -218,14 +218,13 @@ impl Server {
             fargate: file.config.fargate.clone(),
         };
         let facts = facts(&self.vmm, &self.cluster)?;
-        let vmm = self.vmm.clone();
         let client = self.client("system:isopod:host-agent", &[]);
         let scratch = self.cluster.directory.join("scratch");
         let dns = self.dns;
-        let drivers = Real(Arc::new(RealDrivers::new(self.images, self.network, self.vmm, facts, scratch)));
-        let agent = HostAgent::start(client, Box::new(drivers), settings, stop.clone()).await?;
+        let drivers = Arc::new(RealDrivers::open(self.images, self.network, self.vmm, facts, scratch).await?);
+        let agent = HostAgent::start(client, Box::new(Real(drivers.clone())), settings, stop.clone()).await?;
         // Only now: adoption clears away what unfinished templates left.
-        warm(vmm);
+        drivers.warm();
         self.api.connect_kubelets(Arc::new(LocalKubelets(agent)));
         tokio::spawn(async move {
             stop.cancelled().await;
@@ -233,15 +232,6 @@ impl Server {
         });
         Ok(())
     }
-}
-
-/// Makes the template of the smallest size now, so that the first pod does not wait for it.
-fn warm(vmm: Vmm) {
-    tokio::spawn(async move {
-        if let Some(tier) = isopod_planner::sizing::tiers().next() {
-            vmm.warm(tier.vcpu_count(), machine_memory_bytes(tier), true).await;
-        }
-    });
 }
 
 /// The API listens for users where they were told, and for pods at the gateway.

@@ -21,5 +21,5 @@ mod streams;
 pub use agent::{HostAgent, Settings};
 pub use guest::{ExecInput, ExecOutput, ExecSession};
 pub use logs::LogOptions;
-pub use real::{Real, RealDrivers, machine_memory_bytes};
+pub use real::{Real, RealDrivers};
 pub use streams::{ContainerRef, Session, StreamError};

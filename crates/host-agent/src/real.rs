@@ -11,22 +11,21 @@ use isopod_guest_api as api;
 use isopod_images::{Credentials, ImageStore, Kind, Policy};
 use isopod_net::{GATEWAY, Network};
 use isopod_planner::environment::ImageDefaults;
-use isopod_planner::sizing::Tier;
+use isopod_planner::sizing::{Tier, tiers};
 use isopod_vmm::{MachineSpec, SCRATCH_SLOT, StartPath, Vmm};
 
 use crate::drivers::{
     Drivers, Duplex, HostFacts, LocalImage, Machine, MachineRequest, PullFailure, PullRequest, duplex,
 };
 use crate::guest::{ExecSession, GuestClient, GuestError, GuestStream};
+use crate::pool::{Class, ID_PREFIX, Limits, Pool, Taken};
 use crate::scratch::Scratch;
 
 /// Memory of a microVM beyond its tier, for the guest's kernel and agent: the pod gets what it is billed for.
 const GUEST_OVERHEAD_BYTES: u64 = 64 << 20;
 
-/// Memory of the microVM of a tier, in bytes.
-pub fn machine_memory_bytes(tier: Tier) -> u64 {
-    tier.memory_bytes() + GUEST_OVERHEAD_BYTES
-}
+/// Machines that wait for pods: two each of the two sizes asked for last, about 70 MiB of memory apiece.
+const WAITING: Limits = Limits { per_class: 2, classes: 2 };
 
 /// The drivers of a real host.
 pub struct RealDrivers {
@@ -39,38 +38,52 @@ pub struct RealDrivers {
     /// What the host is.
     pub facts: HostFacts,
     scratch: Scratch,
+    pool: Pool,
 }
 
 impl RealDrivers {
     /// Puts the drivers together; writable disks are kept in `directory`.
-    pub fn new(images: ImageStore, network: Network, vmm: Vmm, facts: HostFacts, directory: PathBuf) -> Self {
-        Self { images, network, vmm, facts, scratch: Scratch::new(directory) }
+    ///
+    /// # Errors
+    /// When the pool of waiting microVMs cannot be made.
+    pub async fn open(
+        images: ImageStore,
+        network: Network,
+        vmm: Vmm,
+        facts: HostFacts,
+        directory: PathBuf,
+    ) -> anyhow::Result<Self> {
+        let pool = Pool::open(vmm.clone(), Arc::new(network.clone()), WAITING, &directory.join("pool")).await?;
+        Ok(Self { images, network, vmm, facts, scratch: Scratch::new(directory), pool })
     }
 
     fn wrap(self: &Arc<Self>, machine: isopod_vmm::Machine, guest: GuestClient) -> Arc<dyn Machine> {
         Arc::new(RealMachine { drivers: self.clone(), machine, guest })
     }
 
-    async fn make(self: &Arc<Self>, request: &MachineRequest, tap: &str) -> anyhow::Result<Arc<dyn Machine>> {
-        self.network.attach(tap, request.address).await?;
-        let disk = self.scratch.create(&request.id, request.scratch_bytes);
-        let spec = MachineSpec {
-            id: request.id.clone(),
-            vcpu_count: request.tier.vcpu_count(),
-            memory_bytes: machine_memory_bytes(request.tier),
-            tap: tap.to_owned(),
-            cpu_limit_millis: None,
-            paused: false,
-        };
-        let (disk, machine) = tokio::join!(disk, self.vmm.prepare(spec));
-        let machine = machine?;
-        let connected = async {
-            machine.attach_disk(SCRATCH_SLOT, &disk?, false).await?;
-            let stream = machine.agent().await?;
-            anyhow::Ok(GuestClient::connect(stream).await?)
-        };
+    /// A machine that waited, or else a new one.
+    async fn obtain(&self, request: &MachineRequest) -> anyhow::Result<(isopod_vmm::Machine, GuestClient)> {
+        if let Some(Taken { machine, guest }) = self.pool.take(class(request.tier), &request.id).await {
+            return Ok((machine, guest));
+        }
+        let tap = self.network.create_tap(&request.id).await?;
+        match self.boot(request, &tap).await {
+            Ok(found) => Ok(found),
+            Err(error) => {
+                self.network.delete_tap(&tap).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn boot(&self, request: &MachineRequest, tap: &str) -> anyhow::Result<(isopod_vmm::Machine, GuestClient)> {
+        let Class { vcpu_count, memory_bytes } = class(request.tier);
+        let (id, tap) = (request.id.clone(), tap.to_owned());
+        let spec = MachineSpec { id, vcpu_count, memory_bytes, tap, cpu_limit_millis: None, paused: false };
+        let machine = self.vmm.prepare(spec).await?;
+        let connected = async { anyhow::Ok(GuestClient::connect(machine.agent().await?).await?) };
         match connected.await {
-            Ok(guest) => Ok(self.wrap(machine, guest)),
+            Ok(guest) => Ok((machine, guest)),
             Err(error) => {
                 let last_words = machine.last_words();
                 machine.destroy().await?;
@@ -78,6 +91,37 @@ impl RealDrivers {
             }
         }
     }
+
+    /// Gives a machine what makes it this pod's: address and writable disk.
+    async fn make(self: &Arc<Self>, request: &MachineRequest) -> anyhow::Result<Arc<dyn Machine>> {
+        let disk = self.scratch.create(&request.id, request.scratch_bytes);
+        let (disk, obtained) = tokio::join!(disk, self.obtain(request));
+        let (machine, guest) = obtained?;
+        let wrapped = self.wrap(machine.clone(), guest);
+        let dressed = async {
+            self.network.attach(&machine.tap(), request.address).await?;
+            anyhow::Ok(machine.attach_disk(SCRATCH_SLOT, &disk?, false).await?)
+        };
+        match dressed.await {
+            Ok(()) => Ok(wrapped),
+            Err(error) => {
+                wrapped.destroy().await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the template of the smallest size and machines that wait, so that the first pod waits for neither.
+    pub fn warm(&self) {
+        if let Some(tier) = tiers().next() {
+            self.pool.want(class(tier));
+        }
+    }
+}
+
+/// Size of the microVM of a tier.
+fn class(tier: Tier) -> Class {
+    Class { vcpu_count: tier.vcpu_count(), memory_bytes: tier.memory_bytes() + GUEST_OVERHEAD_BYTES }
 }
 
 fn failure(kind: Kind) -> &'static str {
@@ -117,16 +161,11 @@ impl Drivers for Real {
     }
 
     async fn start_machine(&self, request: MachineRequest) -> anyhow::Result<Arc<dyn Machine>> {
-        let drivers = &self.0;
-        let tap = drivers.network.create_tap(&request.id).await?;
-        match drivers.make(&request, &tap).await {
-            Ok(machine) => Ok(machine),
-            Err(error) => {
-                drivers.network.delete_tap(&tap).await?;
-                drivers.scratch.remove(&request.id);
-                Err(error)
-            }
+        let made = self.0.make(&request).await;
+        if made.is_err() {
+            self.0.scratch.remove(&request.id);
         }
+        made
     }
 
     async fn adopt(&self) -> anyhow::Result<Vec<(String, Arc<dyn Machine>)>> {
@@ -134,7 +173,12 @@ impl Drivers for Real {
         let mut adopted: Vec<(String, Arc<dyn Machine>)> = Vec::new();
         let mut taps = BTreeSet::new();
         for machine in drivers.vmm.adopt().await.context("adopting microVMs")? {
-            let id = machine.id();
+            let id = machine.owner();
+            if id.starts_with(ID_PREFIX) {
+                // It waited for a pod in a pool that is gone.
+                machine.destroy().await?;
+                continue;
+            }
             let guest = match machine.agent().await {
                 Ok(stream) => GuestClient::connect(stream).await.map_err(anyhow::Error::from),
                 Err(error) => Err(error.into()),
@@ -249,7 +293,7 @@ impl Machine for RealMachine {
     }
 
     async fn destroy(&self) -> anyhow::Result<()> {
-        let (id, tap) = (self.machine.id(), self.machine.tap());
+        let (id, tap) = (self.machine.owner(), self.machine.tap());
         self.machine.destroy().await?;
         self.drivers.network.delete_tap(&tap).await?;
         self.drivers.scratch.remove(&id);

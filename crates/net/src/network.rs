@@ -29,8 +29,13 @@ pub struct Settings {
 
 /// A short tag that tells the clusters of a host apart, stable for a name.
 fn tag(cluster: &str) -> String {
-    let hash = cluster.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = fnv(cluster);
     format!("{:04x}", hash >> 16 ^ hash & 0xffff)
+}
+
+/// FNV-1a.
+fn fnv(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// One cluster's network on this host. Clones share it.
@@ -81,10 +86,9 @@ impl Network {
         links::index(&self.handle, name).await
     }
 
-    /// The name of the tap for a microVM.
+    /// The name of the tap for a microVM: the cluster's prefix and a hash of the id, since names are short.
     pub fn tap_name(&self, id: &str) -> String {
-        let id: String = id.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
-        format!("{}{id}", self.names.prefix)
+        format!("{}{:08x}", self.names.prefix, fnv(id))
     }
 
     /// Makes the tap of a microVM, up but without an address.

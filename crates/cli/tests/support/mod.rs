@@ -146,10 +146,16 @@ impl Cluster {
         std::fs::read_to_string(self.run.join(&self.name).join("lock")).unwrap().parse().unwrap()
     }
 
-    /// Process ids of the microVMs.
+    /// Process ids of the pods' microVMs; those that wait for a pod are not counted.
     pub fn vm_pids(&self) -> Vec<i32> {
         let vms = std::fs::read_dir(self.run.join(&self.name).join("vm")).into_iter().flatten().flatten();
         let pid = |entry: std::fs::DirEntry| {
+            let state: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(entry.path().join("state.json")).ok()?).ok()?;
+            let waits = entry.file_name().to_string_lossy().starts_with("waiting-");
+            if waits && state["owner"].as_str().unwrap_or_default().is_empty() {
+                return None;
+            }
             let text = std::fs::read_to_string(entry.path().join("pid")).ok()?;
             text.split_whitespace().next()?.parse().ok()
         };
