@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io,
-    os::unix::fs::MetadataExt,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     initramfs,
     kernel::{self, ImageError, Kernel, ModuleError, NEEDED_MODULES},
+    template::clear,
 };
 
 /// Boot files could not be made.
@@ -42,8 +43,9 @@ pub enum AssetError {
 /// Boot files.
 #[derive(Debug)]
 pub(crate) struct Assets {
-    kernel: PathBuf,
-    initramfs: PathBuf,
+    // Held open, so that clearing the cache does not take them away from a process that uses them.
+    kernel: File,
+    initramfs: File,
     /// Hash of both.
     pub(crate) key: String,
 }
@@ -67,12 +69,23 @@ impl Assets {
         if !initramfs.exists() {
             write_whole(&initramfs, &archive)?;
         }
-        Ok(Self { kernel: image, initramfs, key: hash(&[identity.as_bytes(), archive_hash.as_bytes()]) })
+        let used = [&image, &initramfs].map(|path| path.file_name().unwrap_or_default().to_owned());
+        clear(&directory, |name| used.iter().any(|used| used == name));
+        let opened = |path: &Path| File::open(path).map_err(at(path));
+        let key = hash(&[identity.as_bytes(), archive_hash.as_bytes()]);
+        Ok(Self { kernel: opened(&image)?, initramfs: opened(&initramfs)?, key })
+    }
+
+    /// A name for what depends on both.
+    pub(crate) fn directory_name(&self) -> &str {
+        &self.key[..16]
     }
 
     /// Opens both.
     pub(crate) fn open(&self) -> io::Result<(File, File)> {
-        Ok((File::open(&self.kernel)?, File::open(&self.initramfs)?))
+        // Opened anew: whoever reads them starts at their start.
+        let again = |file: &File| File::open(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        Ok((again(&self.kernel)?, again(&self.initramfs)?))
     }
 }
 

@@ -8,8 +8,12 @@
 use std::{
     fs::File,
     io,
-    os::{fd::OwnedFd, unix::fs::FileExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, memfd_create};
@@ -24,11 +28,15 @@ use crate::{
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
 
+/// How long what is not used any more stays in the cache.
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A finished template.
 #[derive(Debug)]
 pub(crate) struct Template {
     memory: OwnedFd,
-    state: PathBuf,
+    /// Held open, so that clearing the cache does not take it away from a process that uses it.
+    state: File,
 }
 
 /// A template could not be made or read.
@@ -57,16 +65,19 @@ fn io(what: &'static str) -> impl Fn(io::Error) -> TemplateError {
 impl Template {
     /// What a machine is restored from.
     pub(crate) fn how(&self, paused: bool) -> io::Result<How> {
-        Ok(How::Restore { memory: self.memory.try_clone()?, state: File::open(&self.state)?, paused })
+        // Opened anew, because each machine reads it from its start.
+        let state = File::open(format!("/proc/self/fd/{}", self.state.as_raw_fd()))?;
+        Ok(How::Restore { memory: self.memory.try_clone()?, state, paused })
     }
 
     /// Reads a template that an earlier process left in the cache; none if there is none.
     pub(crate) fn load(directory: &Path, memory_bytes: u64) -> Result<Option<Self>, TemplateError> {
         let (memory, state) = (directory.join(MEMORY), directory.join(STATE));
         // The state is written last and renamed into place: with it, the template is whole.
-        if !state.exists() {
-            return Ok(None);
-        }
+        let state = match File::open(state) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(io("cannot open its state"))?,
+        };
         let saved = File::open(memory).map_err(io("cannot open its memory"))?;
         let file = memory_file(memory_bytes).map_err(io("cannot make a memory file"))?;
         copy_sparse(&saved, &file).map_err(io("cannot read its memory"))?;
@@ -120,14 +131,29 @@ fn unfinished(directory: &Path) -> PathBuf {
     directory.join("state.unfinished")
 }
 
-/// Copies the memory into the cache and puts the state in its place, in this order. Returns where the state is.
-fn keep(memory: &File, directory: &Path) -> io::Result<PathBuf> {
+/// Copies the memory into the cache and puts the state in its place, in this order. Returns the state.
+fn keep(memory: &File, directory: &Path) -> io::Result<File> {
     let copy = File::create(directory.join(MEMORY))?;
     copy.set_len(memory.metadata()?.len())?;
     copy_sparse(memory, &copy)?;
     let state = directory.join(STATE);
     std::fs::rename(unfinished(directory), &state)?;
-    Ok(state)
+    File::open(state)
+}
+
+/// Removes from a directory of the cache what is not called `keep` and has not changed for a while: made for a kernel, an
+/// agent or a QEMU that this host had before. What another process uses, it holds open. Failures are left for next time.
+pub(crate) fn clear(directory: &Path, keep: impl Fn(&str) -> bool) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|at| at.elapsed().ok());
+        if !keep(&entry.file_name().to_string_lossy()) && age.is_some_and(|age| age > STALE) {
+            let path = entry.path();
+            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            if let Err(error) = removed {
+                tracing::warn!(%error, path = %path.display(), "cannot clear the cache");
+            }
+        }
+    }
 }
 
 /// Copies what is not a hole.
@@ -169,6 +195,22 @@ mod tests {
         assert_eq!(&bytes, b"middle");
         assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20);
         assert!(to.write_all_at(b"x", 0).is_err());
+    }
+
+    #[test]
+    fn only_what_is_old_and_not_kept_is_cleared() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - STALE * 2;
+        for (name, is_old) in [("kept", true), ("old", true), ("new", false)] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            if is_old {
+                File::open(dir.path().join(name)).unwrap().set_modified(old).unwrap();
+            }
+        }
+        clear(dir.path(), |name| name == "kept");
+        let left = |name: &str| dir.path().join(name).exists();
+        assert_eq!((left("kept"), left("old"), left("new")), (true, false, true));
+        clear(&dir.path().join("none"), |_| false);
     }
 
     #[test]

@@ -212,7 +212,10 @@ impl Vmm {
             user: options.user,
             groups: options.cgroup.as_deref().map(Groups::find),
         };
-        let templates = options.templates.then(|| options.cache_dir.join("templates"));
+        // By kernel and agent first, so that those of earlier ones can be told and cleared.
+        let all_templates = options.cache_dir.join("templates");
+        crate::template::clear(&all_templates, |name| name == assets.directory_name());
+        let templates = options.templates.then(|| all_templates.join(assets.directory_name()));
         let qemu_version = qemu_version?;
         Ok(Self(Arc::new(Inner {
             host,

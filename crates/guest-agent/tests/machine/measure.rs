@@ -101,3 +101,30 @@ async fn from_nothing_to_a_started_container() {
         report(&format!("{how:?}"), &all);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn many_at_once() {
+    let count: usize = std::env::var("COUNT").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    let Some(lab) = Lab::open(true).await else { return };
+    assert!(lab.vmm().warm(1, 256 << 20, false).await);
+    let start = Instant::now();
+    let starts = (0..count).map(|number| {
+        let lab = &lab;
+        async move {
+            let machine = lab.machine(&format!("burst-{number}"), 256).await;
+            let client = support::client(&machine).await;
+            client.configure_pod(support::pod("pod-1")).await.unwrap();
+            client.start_container(container("c1", "exec sleep 1000")).await.unwrap();
+            (machine, start.elapsed())
+        }
+    });
+    let started = futures::future::join_all(starts).await;
+    let mut times: Vec<u128> = started.iter().map(|(_, time)| time.as_millis()).collect();
+    times.sort_unstable();
+    println!("{count} at once: first {} ms, half {} ms, all {} ms", times[0], times[count / 2], times[count - 1]);
+    for (machine, _) in started {
+        assert_eq!(machine.path(), isopod_vmm::StartPath::Restored);
+        machine.destroy().await.unwrap();
+    }
+}

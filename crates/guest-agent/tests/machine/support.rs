@@ -90,6 +90,9 @@ impl Drop for Lab {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
+        if let Some(vmm) = &self.vmm {
+            vmm.close();
+        }
     }
 }
 
