@@ -18,15 +18,19 @@ pub fn check(cluster: &str) -> Result<()> {
     let processes = processes();
     let mut left = of_cluster(cluster, &processes);
     // Names of interfaces and tables do not say whose they are: when another cluster runs, they may be that one's.
-    if processes.iter().any(is_server) {
-        println!("another cluster runs on this machine; what all clusters share was not looked at");
-    } else {
+    let alone = !processes.iter().any(is_server);
+    if alone {
         left.extend(of_all()?);
     }
     if !left.is_empty() {
         bail!("left behind:\n  {}", left.join("\n  "));
     }
-    println!("no process, interface, packet filter table, file, mount or control group is left");
+    if alone {
+        println!("no process, interface, packet filter table, file, mount or control group is left");
+    } else {
+        println!("no process, file or control group is left; interfaces, tables and mounts were not looked at,");
+        println!("because another cluster runs on this machine");
+    }
     Ok(())
 }
 
