@@ -18,6 +18,10 @@ const PIDS: u32 = 256;
 
 const PERIOD_MICROS: u64 = 100_000;
 
+/// The share of all machines together against each other group of the host. Without it they would together have what one
+/// process has; with much more, busy pods would starve the control plane.
+const TOGETHER: u64 = 16;
+
 /// A machine that starts takes precedence over those that run, ten to one.
 const STARTING: u64 = 10;
 
@@ -39,22 +43,26 @@ impl Groups {
     /// Groups below `name` in every hierarchy that this host has.
     pub(crate) fn find(name: &str) -> Self {
         let root = Path::new(ROOT);
-        if root.join("cgroup.controllers").exists() {
-            let parent = root.join(name);
-            let groups = Self { parents: vec![parent.clone()], unified: true };
-            for directory in [root, &parent] {
-                if std::fs::create_dir_all(directory)
-                    .and_then(|()| std::fs::write(directory.join("cgroup.subtree_control"), "+cpu +memory +pids"))
-                    .is_err()
-                {
-                    tracing::warn!(directory = %directory.display(), "cannot hand controllers down: machines run without limits of the host");
-                }
+        let groups = if root.join("cgroup.controllers").exists() {
+            hand_down(root);
+            Self { parents: vec![root.join(name)], unified: true }
+        } else {
+            let hierarchies = ["cpu", "memory", "pids"].map(|controller| root.join(controller));
+            let parents = hierarchies.into_iter().filter(|path| path.join("cgroup.procs").exists());
+            Self { parents: parents.map(|path| path.join(name)).collect(), unified: false }
+        };
+        let (file, value) = groups.share(TOGETHER);
+        for parent in &groups.parents {
+            let made = std::fs::create_dir_all(parent);
+            let set = if parent.join(file).exists() { std::fs::write(parent.join(file), &value) } else { Ok(()) };
+            if let Err(error) = made.and(set) {
+                tracing::warn!(%error, group = %parent.display(), "machines have no share of their own of the processors");
             }
-            return groups;
+            if groups.unified {
+                hand_down(parent);
+            }
         }
-        let hierarchies = ["cpu", "memory", "pids"].map(|controller| root.join(controller));
-        let parents = hierarchies.into_iter().filter(|path| path.join("cgroup.procs").exists());
-        Self { parents: parents.map(|path| path.join(name)).collect(), unified: false }
+        groups
     }
 
     /// Makes the group of one machine; returns the files that its process writes itself into.
@@ -126,5 +134,12 @@ impl Groups {
         for parent in &self.parents {
             let _ = std::fs::remove_dir(parent);
         }
+    }
+}
+
+/// Lets groups below this one be limited (cgroup v2).
+fn hand_down(group: &Path) {
+    if let Err(error) = std::fs::write(group.join("cgroup.subtree_control"), "+cpu +memory +pids") {
+        tracing::warn!(%error, group = %group.display(), "cannot hand controllers down: machines run without limits of the host");
     }
 }
