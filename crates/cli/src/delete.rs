@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use isopod_net::{Network, Settings};
 use isopod_vmm::Vmm;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::args::ClusterName;
 use crate::cluster::{self, Cluster, ClusterFile, Places, require_root};
@@ -76,10 +76,16 @@ fn remove_tree(path: &Path) -> anyhow::Result<()> {
 /// Asks the server to stop and waits until it has.
 async fn stop_server(cluster: &Cluster) -> anyhow::Result<()> {
     let Some(pid) = cluster.server() else { return Ok(()) };
-    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
     kill_process(pid, Signal::TERM).context("the server cannot be stopped")?;
-    tokio::task::spawn_blocking(move || poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None)).await??;
+    wait_for_end(pid).await?;
     info("stopped the control plane");
+    Ok(())
+}
+
+/// Waits until a process has ended.
+pub(crate) async fn wait_for_end(pid: Pid) -> anyhow::Result<()> {
+    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+    tokio::task::spawn_blocking(move || poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None)).await??;
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use isopod_images::{ImageStore, Limits};
 use isopod_net::{DnsRelay, GATEWAY, Network, Protocol, RoutingTable, Virtual, upstreams_of_this_host};
 use isopod_types::names::OWN_API_VERSION;
 use isopod_types::own::{ClusterSpec, FargateProfileSpec, Subnet, Vpc};
-use isopod_vmm::{Accelerator, GuestAgent, Options, Vmm};
+use isopod_vmm::{Accelerator, GuestAgent, Options, User, Vmm};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,9 @@ use crate::streams::LocalKubelets;
 
 /// The guest agent that this binary carries; empty when it was built without one.
 static GUEST_AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-agent"));
+
+/// Who QEMU runs as: a guest that breaks out of it has no rights.
+const NOBODY: User = User { uid: 65534, gid: 65534 };
 
 /// Private subnets of a cluster, one per zone.
 const SUBNETS: usize = 3;
@@ -105,6 +108,7 @@ pub(crate) fn vmm_options(cluster: &Cluster) -> anyhow::Result<Options> {
     ensure!(!GUEST_AGENT.is_empty(), "this binary was built without a guest agent\nhint: cargo xtask build");
     let mut options =
         Options::new(cluster.run.join("vm"), cluster.cache.clone(), GuestAgent::Bytes(GUEST_AGENT.into()));
+    options.user = Some(NOBODY);
     options.cgroup = Some(format!("isopod-{}", cluster.name));
     Ok(options)
 }
