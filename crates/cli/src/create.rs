@@ -1,7 +1,7 @@
 //! `isopod create cluster|fargateprofile`, `isopod start cluster`.
 
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -26,8 +26,8 @@ const PORT: u16 = 6443;
 const PORTS_TRIED: u16 = 20;
 /// Networks tried for pods when none was asked for, the seeds' first.
 const VPC_CIDRS: [&str; 4] = ["192.168.0.0/16", "10.128.0.0/16", "10.129.0.0/16", "172.28.0.0/16"];
-/// How long a running server may take to accept a connection.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a server that was killed may take to be gone.
+const ENDING: Duration = Duration::from_millis(300);
 /// Network of Services, as on EKS.
 const SERVICE_CIDR: &str = "10.100.0.0/16";
 
@@ -257,13 +257,11 @@ pub(crate) async fn start(places: &Places, name: &str) -> anyhow::Result<()> {
     require_root()?;
     let cluster = places.find(&ClusterName { cluster: Some(name.to_owned()) })?;
     if let Some(pid) = cluster.server() {
-        let answers = TcpStream::connect_timeout(&cluster.read()?.listen, ANSWER_TIMEOUT).is_ok();
-        if answers {
+        // One that was killed a moment ago may still be ending.
+        if !delete::ends_within(pid, ENDING).await? {
             info(format!("cluster {name:?} is running already; nothing to do"));
             return Ok(());
         }
-        // It is ending, or was killed a moment ago.
-        delete::wait_for_end(pid).await?;
     }
     doctor::require(places).await?;
     spawn(&cluster)?;

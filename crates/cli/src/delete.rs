@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use isopod_net::{Network, Settings};
 use isopod_vmm::Vmm;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::args::ClusterName;
@@ -77,16 +78,21 @@ fn remove_tree(path: &Path) -> anyhow::Result<()> {
 async fn stop_server(cluster: &Cluster) -> anyhow::Result<()> {
     let Some(pid) = cluster.server() else { return Ok(()) };
     kill_process(pid, Signal::TERM).context("the server cannot be stopped")?;
-    wait_for_end(pid).await?;
+    let ended = ends_within(pid, STOPPING).await?;
+    ensure!(ended, "the server did not end within {STOPPING:?}\nhint: kill -9 {}", pid.as_raw_nonzero());
     info("stopped the control plane");
     Ok(())
 }
 
-/// Waits until a process has ended.
-pub(crate) async fn wait_for_end(pid: Pid) -> anyhow::Result<()> {
-    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
-    tokio::task::spawn_blocking(move || poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None)).await??;
-    Ok(())
+/// How long a server may take to end when it is asked to.
+const STOPPING: Duration = Duration::from_secs(60);
+
+/// Whether a process ends within a time.
+pub(crate) async fn ends_within(pid: Pid, limit: Duration) -> anyhow::Result<bool> {
+    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(true) };
+    let limit = Timespec::try_from(limit)?;
+    let ended = tokio::task::spawn_blocking(move || poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)));
+    Ok(ended.await?? > 0)
 }
 
 async fn end_microvms(cluster: &Cluster) -> anyhow::Result<()> {
