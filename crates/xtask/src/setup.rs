@@ -33,6 +33,12 @@ fn missing(tests: bool) -> Vec<&'static str> {
     packages
 }
 
+/// Whether Debian's package lists were ever fetched: the guest kernel and the sample images are downloaded by them.
+fn has_lists() -> bool {
+    let mut entries = std::fs::read_dir("/var/lib/apt/lists").into_iter().flatten().flatten();
+    entries.any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
+}
+
 fn apt_get(args: &[&str]) -> Result<()> {
     run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").arg("-q").args(args))
 }
@@ -45,9 +51,13 @@ pub fn run_setup(tests: bool) -> Result<bool> {
         RUN.join(" ")
     );
     let packages = missing(tests);
-    if packages.is_empty() {
+    if packages.is_empty() && has_lists() {
         println!("all packages are installed");
         return Ok(false);
+    }
+    if packages.is_empty() {
+        println!("all packages are installed; fetching the package lists");
+        return apt_get(&["update"]).map(|()| true);
     }
     let list = packages.join(" ");
     if !is_root()? {
