@@ -253,7 +253,7 @@ fn pods_reach_each_other_the_api_and_the_outside_but_not_the_host() {
         |address: &str, port: u16| exec(&format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {address} {port}"));
     cluster.wait_until("pod to pod", || get(&web, 80).contains("Isopod"));
     assert!(exec("nc -w 5 10.100.0.1 443 </dev/null && echo open").contains("open"), "pod to API server");
-    assert!(get(Outside::ADDRESS, 8000).contains("outside"), "pod to outside");
+    cluster.wait_until("pod to outside", || get(Outside::ADDRESS, 8000).contains("outside"));
     let blocked = exec(&format!("nc -w 2 {} 8001 </dev/null && echo open", Outside::HOST));
     assert!(!blocked.contains("open"), "a pod does not reach the host's own ports");
     let spoofed = exec(
@@ -265,7 +265,9 @@ fn pods_reach_each_other_the_api_and_the_outside_but_not_the_host() {
 
 /// A host outside the cluster: a network namespace with a web server, and a server on this host that pods must not reach.
 struct Outside {
-    servers: Vec<std::process::Child>,
+    server: std::process::Child,
+    pages: std::path::PathBuf,
+    _host: std::net::TcpListener,
 }
 
 impl Outside {
@@ -294,23 +296,22 @@ impl Outside {
                 return None;
             }
         }
-        let serve = |port: &str| {
-            let script = "while True:\n c,_=s.accept()\n c.recv(999)\n c.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\noutside\\n')\n c.close()";
-            format!("import socket\ns=socket.create_server(('0.0.0.0',{port}))\n{script}")
-        };
-        let inner = Command::new("ip").args(["netns", "exec", name, "python3", "-c", &serve("8000")]).spawn().unwrap();
-        let host = Command::new("python3").args(["-c", &serve("8001")]).spawn().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        Some(Self { servers: vec![inner, host] })
+        let pages = std::env::temp_dir().join(format!("isopod-outside-{}", std::process::id()));
+        std::fs::create_dir_all(&pages).unwrap();
+        std::fs::write(pages.join("index.html"), "outside\n").unwrap();
+        let server = ["netns", "exec", name, "busybox", "httpd", "-f", "-p", "8000", "-h"];
+        let server = Command::new("ip").args(server).arg(&pages).spawn().unwrap();
+        // The kernel accepts connections for it; that is all a pod would need to tell that it got through.
+        let host = std::net::TcpListener::bind("0.0.0.0:8001").unwrap();
+        Some(Self { server, pages, _host: host })
     }
 }
 
 impl Drop for Outside {
     fn drop(&mut self) {
-        for server in &mut self.servers {
-            drop(server.kill());
-            drop(server.wait());
-        }
+        drop(self.server.kill());
+        drop(self.server.wait());
+        drop(std::fs::remove_dir_all(&self.pages));
         Self::ip(&format!("netns del {}", Self::NAME));
     }
 }
