@@ -9,6 +9,7 @@ mod demo;
 mod images;
 mod layers;
 mod leftovers;
+mod packages;
 mod schema;
 mod setup;
 mod steps;

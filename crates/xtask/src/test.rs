@@ -2,16 +2,27 @@
 //! machine is listed by name and reason, never passed over in silence.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use crate::check::require_nextest;
 use crate::command::{cargo, root, run};
+use crate::packages::Packages;
 use crate::steps::Steps;
 use crate::{build, images, setup};
 
 /// What a test prints when it cannot run here.
 const SKIPPED: &str = "SKIPPED: ";
+
+/// Where tests with Debian's kubectl find it; it is not installed, because it would hide a newer one.
+const OLD_KUBECTL: &str = "ISOPOD_KUBECTL_1_20";
+
+/// Debian's kubectl, beside what is installed.
+fn old_kubectl() -> Result<PathBuf> {
+    let packages = Packages::open(root().join("target/packages"))?;
+    Ok(packages.unpack("kubernetes-client", &["kubernetes-client".to_owned()])?.join("usr/bin/kubectl"))
+}
 
 /// Runs everything; fails when one test does.
 pub fn test() -> Result<()> {
@@ -20,11 +31,14 @@ pub fn test() -> Result<()> {
     steps.step("cargo-nextest", require_nextest)?;
     steps.step("guest agent", build::guest)?;
     steps.step("images", images::make)?;
+    let kubectl = steps.step("Debian's kubectl", old_kubectl)?;
     let report = root().join("target/nextest/all/junit.xml");
     drop(fs::remove_file(&report));
     steps.step("build tests", || run(cargo().args(["nextest", "run", "--workspace", "--no-run"])))?;
     steps.try_step("tests", || {
-        run(cargo().args(["nextest", "run", "--workspace", "--profile", "all", "--cargo-quiet"]))
+        run(cargo()
+            .args(["nextest", "run", "--workspace", "--profile", "all", "--cargo-quiet"])
+            .env(OLD_KUBECTL, &kubectl))
     });
     steps.try_step("what was skipped", || {
         let text = fs::read_to_string(&report).with_context(|| format!("{}", report.display()))?;

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::archive::Image;
 use super::layer::{Layer, LayerWriter};
-use super::packages::Packages;
 use crate::command::output;
+use crate::packages::Packages;
 
 const PROGRAM: &str = "bin/busybox";
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n";

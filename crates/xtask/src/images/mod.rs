@@ -5,7 +5,6 @@ mod archive;
 mod busybox;
 mod layer;
 mod nginx;
-mod packages;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,8 +12,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::command::root;
+use crate::packages::Packages;
 use archive::Image;
-use packages::Packages;
 
 /// Changes when what is made changes, so that archives of older recipes are made again.
 const RECIPE: &str = "1";

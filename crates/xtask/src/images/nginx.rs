@@ -10,8 +10,8 @@ use serde_json::json;
 use super::archive::Image;
 use super::busybox::PATH;
 use super::layer::{Layer, LayerWriter};
-use super::packages::Packages;
 use crate::command::output;
+use crate::packages::Packages;
 
 /// The dynamic loader, at the place that programs name.
 const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
