@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use isopod_planner::admission::{self as planner, Inputs, PriorityClass};
 use isopod_schema::{Status, Table, names};
 use isopod_store::ListQuery;
@@ -73,7 +74,9 @@ fn namespace_is_open(context: &Context, object: &Value) -> Result<(), Status> {
         let namespaces = Table::builtin().resource("", "v1", "namespaces").unwrap_or(context.kind);
         return Err(Status::not_found(namespaces, namespace));
     };
-    if text(&codec::decode(&entry.value)?, &["status", "phase"]) != "Terminating" {
+    let is_terminating =
+        |bytes: &Bytes| codec::decode(bytes).is_ok_and(|found| text(&found, &["status", "phase"]) == "Terminating");
+    if !codec::derived(&entry).terminating.get_or_init(|| is_terminating(&entry.value)) {
         return Ok(());
     }
     let why = format!("unable to create new content in namespace {namespace} because it is being terminated");

@@ -24,10 +24,9 @@ pub(crate) async fn run(server: &Arc<ApiServer>) -> Result<(), OpenError> {
     all(server, priority_classes().into_iter().chain([authentication(server), service(server)]).collect())
         .await
         .map_err(failed)?;
-    for object in roles::all().into_iter().chain(endpoints(server)) {
-        follow(server, object).await.map_err(failed)?;
-    }
-    Ok(())
+    // Together, so that one commit makes many of them durable.
+    let followed = roles::all().into_iter().chain(endpoints(server)).map(|object| follow(server, object));
+    futures::future::try_join_all(followed).await.map(|_| ()).map_err(failed)
 }
 
 async fn all(server: &Arc<ApiServer>, objects: Vec<Value>) -> Result<(), Status> {

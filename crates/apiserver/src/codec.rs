@@ -16,38 +16,39 @@ const STAMP: &[u8] = br#""metadata":{"resourceVersion":""#;
 /// Encodes an object for the store: `apiVersion`, `kind`, then `metadata` that begins with the resourceVersion, which
 /// the writer fills in.
 pub(crate) fn encode(object: &Value) -> Stored {
-    let mut text = String::with_capacity(512);
-    text.push('{');
+    let mut text = Vec::with_capacity(512);
+    text.push(b'{');
     for name in ["apiVersion", "kind"] {
         if let Some(value) = object.get(name) {
             push_field(&mut text, name, value);
-            text.push(',');
+            text.push(b',');
         }
     }
-    text.push_str(r#""metadata":{"resourceVersion":""#);
+    text.extend_from_slice(STAMP);
     let stamp_at = text.len();
-    text.push('"');
+    text.push(b'"');
     for (name, value) in object["metadata"].as_object().into_iter().flatten() {
         if name != "resourceVersion" {
-            text.push(',');
+            text.push(b',');
             push_field(&mut text, name, value);
         }
     }
-    text.push('}');
+    text.push(b'}');
     for (name, value) in object.as_object().into_iter().flatten() {
         if !matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
-            text.push(',');
+            text.push(b',');
             push_field(&mut text, name, value);
         }
     }
-    text.push('}');
+    text.push(b'}');
     Stored::stamped(text, stamp_at)
 }
 
-fn push_field(text: &mut String, name: &str, value: &Value) {
-    text.push_str(&Value::from(name).to_string());
-    text.push(':');
-    text.push_str(&value.to_string());
+fn push_field(text: &mut Vec<u8>, name: &str, value: &Value) {
+    const WHY: &str = "writing a document into memory cannot fail";
+    serde_json::to_writer(&mut *text, name).expect(WHY);
+    text.push(b':');
+    serde_json::to_writer(text, value).expect(WHY);
 }
 
 /// The same object with another resourceVersion; `bytes` are as [`encode`] made them.
@@ -92,6 +93,8 @@ pub(crate) fn prefix(kind: &Kind, namespace: &str) -> String {
 pub(crate) struct Derived {
     pub(crate) facts: OnceLock<Facts>,
     pub(crate) policy: OnceLock<Policy>,
+    /// Of a namespace: it is going away.
+    pub(crate) terminating: OnceLock<bool>,
 }
 
 pub(crate) fn derived(entry: &Entry) -> Arc<Derived> {

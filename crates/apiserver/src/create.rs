@@ -81,7 +81,9 @@ async fn attempt(context: &Context, mut object: Value, options: &WriteOptions) -
     let uid = uuid::Uuid::new_v4().to_string();
     strategy::prepare_create(context.stored, &mut object, context.now, &uid);
     admission::create(context, &mut object)?;
-    object = normalised(context, object)?;
+    if strategy::adds_on_create(context.stored) {
+        object = normalised(context, object)?;
+    }
     let _turn = addresses::allocate(context, &mut object).await?;
     let name = meta(&object, "name").to_owned();
     let errors = validate::create(context.stored, &object);

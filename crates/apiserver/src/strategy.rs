@@ -44,6 +44,11 @@ pub(crate) fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
     text(object, &["metadata", field])
 }
 
+/// Creating an object of the kind adds to it (here or in admission) what has to be brought into the stored form.
+pub(crate) fn adds_on_create(kind: &Kind) -> bool {
+    initial::adds(kind)
+}
+
 /// Makes a decoded object one that can be stored for the first time. Its name is settled by the caller.
 pub(crate) fn prepare_create(kind: &Kind, object: &mut Value, now: Timestamp, uid: &str) {
     object["apiVersion"] = kind.api_version().into();

@@ -25,6 +25,8 @@ const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 /// Events that are ready are joined into one chunk up to about this size.
 const CHUNK_BYTES: usize = 64 << 10;
+/// What stands around an object in an event, at most.
+const FRAME_BYTES: usize = 48;
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// Where a watch begins.
@@ -219,6 +221,7 @@ impl Stream {
     }
 
     fn push(&mut self, chunk: &mut BytesMut, kind: &str, bytes: &Bytes) {
+        chunk.reserve(bytes.len() + FRAME_BYTES);
         chunk.put_slice(b"{\"type\":\"");
         chunk.put_slice(kind.as_bytes());
         chunk.put_slice(b"\",\"object\":");

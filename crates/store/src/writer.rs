@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -60,6 +61,25 @@ impl Drop for Writer {
     }
 }
 
+/// What the last commit was like.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    count: usize,
+    taken: Duration,
+}
+
+impl Pace {
+    /// How long to gather writes before the next commit. After a commit of several, the writers it answered come back
+    /// a moment later; without a pause they would find the next commit begun and take turns, each waiting for two.
+    /// Only where a commit is slow, and for a small part of its time; a single writer never waits.
+    fn pause(self) -> Option<Duration> {
+        const LEAST: Duration = Duration::from_micros(100);
+        const MOST: Duration = Duration::from_micros(500);
+        let pause = (self.taken / 8).min(MOST);
+        (self.count > 1 && pause >= LEAST).then_some(pause)
+    }
+}
+
 struct Task {
     disk: Disk,
     shared: Arc<Shared>,
@@ -69,9 +89,19 @@ struct Task {
 impl Task {
     fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let batch_max = self.shared.limits.commit_batch.max(1);
-        let mut jobs = Vec::new();
+        let (mut jobs, mut pace) = (Vec::new(), Pace::default());
         while queue.blocking_recv_many(&mut jobs, batch_max) > 0 {
+            if let Some(pause) = pace.pause() {
+                std::thread::sleep(pause);
+                while jobs.len() < batch_max
+                    && let Ok(job) = queue.try_recv()
+                {
+                    jobs.push(job);
+                }
+            }
+            let (count, begun) = (jobs.len(), Instant::now());
             self.work(jobs.drain(..));
+            pace = Pace { count, taken: begun.elapsed() };
             self.compact_when_overfull();
         }
     }
@@ -153,5 +183,19 @@ impl Task {
             self.failed = Some(failed.clone());
             failed
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_several_writers_on_a_slow_disk_are_gathered() {
+        let table = [(0, 0, None), (1, 8_000, None), (2, 700, None), (2, 800, Some(100)), (9, 50_000, Some(500))];
+        for (count, taken, expected) in table {
+            let pace = Pace { count, taken: Duration::from_micros(taken) };
+            assert_eq!(pace.pause(), expected.map(Duration::from_micros), "{pace:?}");
+        }
     }
 }

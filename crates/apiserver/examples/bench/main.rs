@@ -1,0 +1,138 @@
+//! How fast the API server is, over HTTPS, with a client on the same machine:
+//! `cargo run --release -p isopod-apiserver --example bench -- DIRECTORY [SCALE]`.
+//!
+//! The server runs as a process of its own over a fresh store below DIRECTORY, so that what is durable is what that
+//! disk makes durable. SCALE (default 1) multiplies how often everything is done.
+
+mod client;
+mod figures;
+mod server;
+mod watching;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::client::{Access, Connection};
+use crate::figures::{Figures, print, print_head};
+use crate::server::Server;
+
+/// Anything that ends a measurement.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let directory = PathBuf::from(arguments.first().ok_or("usage: bench DIRECTORY [SCALE [PART...]]")?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let (scale, parts) = (arguments.get(1).map(String::as_str), arguments.get(2..).unwrap_or_default());
+    match scale {
+        Some(server::SERVE) => runtime.block_on(server::serve(&directory)),
+        scale => {
+            let plan = Plan { directory, scale: scale.map_or(Ok(1.0), str::parse)?, parts: parts.to_vec() };
+            runtime.block_on(plan.measure())
+        }
+    }
+}
+
+/// Where the objects of the list are, and nothing else.
+const LISTED: &str = "kube-public";
+
+struct Plan {
+    directory: PathBuf,
+    scale: f64,
+    /// What is measured: `open`, `create`, `list`, `watch`; all when empty.
+    parts: Vec<String>,
+}
+
+impl Plan {
+    fn times(&self, count: f64) -> usize {
+        (count * self.scale).ceil() as usize
+    }
+
+    fn has(&self, part: &str) -> bool {
+        self.parts.is_empty() || self.parts.iter().any(|own| own == part)
+    }
+
+    async fn measure(&self) -> Result<(), Failure> {
+        print_head();
+        if self.has("open") {
+            print("empty directory to /readyz", &opening(&self.directory, self.times(20.0)).await?);
+        }
+        let server = Server::start(&self.directory).await?;
+        let access = server.access()?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        println!("{:<44} {:>6.1} MiB", "idle resident memory", server.resident_mib()?);
+        for (clients, each) in [(1, 2_000.0), (20, 500.0)].into_iter().filter(|_| self.has("create")) {
+            let created = creates(&access, clients, self.times(each), "default").await?;
+            print(&format!("durable ConfigMap creates, {clients} clients"), &created);
+        }
+        if self.has("list") {
+            creates(&access, 20, 500, LISTED).await?;
+            let listed = lists(&access, self.times(40.0)).await?;
+            print("list of 10,000 ConfigMaps", &listed);
+            println!("{:<44} {:>6.1} MiB", "resident memory then", server.resident_mib()?);
+        }
+        for (watchers, hertz) in [(100, 50.0), (1_000, 10.0)].into_iter().filter(|_| self.has("watch")) {
+            let seen = watching::fan_out(&access, watchers, hertz, self.times(hertz * 5.0)).await?;
+            print(&format!("watch: {watchers} watchers, {hertz} events/s"), &seen);
+        }
+        Ok(())
+    }
+}
+
+/// From starting the process to its first good answer, each time over an empty store.
+async fn opening(directory: &Path, rounds: usize) -> Result<Figures, Failure> {
+    let mut figures = Figures::begin();
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        let server = Server::start(directory).await?;
+        let mut connection = Connection::open(&server.access()?).await?;
+        connection.get("/readyz").await?;
+        figures.add(begun.elapsed());
+    }
+    Ok(figures.end())
+}
+
+/// Every client has a connection of its own and waits for each answer.
+async fn creates(access: &Access, clients: usize, each: usize, namespace: &str) -> Result<Figures, Failure> {
+    let mut connections = Vec::new();
+    for _ in 0..clients {
+        connections.push(Connection::open(access).await?);
+    }
+    let mut figures = Figures::begin();
+    let mut tasks = tokio::task::JoinSet::new();
+    for (client, mut connection) in connections.into_iter().enumerate() {
+        let (name, path) = (format!("by-{clients}-{client}"), format!("/api/v1/namespaces/{namespace}/configmaps"));
+        tasks.spawn(async move {
+            let mut taken = Vec::with_capacity(each);
+            for number in 0..each {
+                let body = json!({
+                    "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("{name}-{number}")},
+                    "data": {"key": "value", "file": "a line of a configuration file\n"},
+                });
+                let begun = Instant::now();
+                connection.post(&path, body.to_string()).await?;
+                taken.push(begun.elapsed());
+            }
+            Ok::<_, Failure>(taken)
+        });
+    }
+    while let Some(taken) = tasks.join_next().await {
+        taken??.into_iter().for_each(|taken| figures.add(taken));
+    }
+    Ok(figures.end())
+}
+
+async fn lists(access: &Access, rounds: usize) -> Result<Figures, Failure> {
+    let mut connection = Connection::open(access).await?;
+    let mut figures = Figures::begin();
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        let bytes = connection.get(&format!("/api/v1/namespaces/{LISTED}/configmaps")).await?;
+        figures.add(begun.elapsed());
+        assert!(bytes > 1 << 20, "a list of ten thousand objects is larger than {bytes} bytes");
+    }
+    Ok(figures.end())
+}
