@@ -151,7 +151,11 @@ impl ClusterConfig {
         problems.extend(self.metadata.version.as_deref().and_then(check_version));
         problems.extend(check_profiles(&self.fargate_profiles));
         problems.extend(self.vpc.cidr.and_then(check_cidr));
-        problems.extend(check_choice("vpc.nat.gateway", self.vpc.nat.gateway.as_deref(), &["HighlyAvailable", "Single"]));
+        problems.extend(check_choice(
+            "vpc.nat.gateway",
+            self.vpc.nat.gateway.as_deref(),
+            &["HighlyAvailable", "Single"],
+        ));
         problems.extend(check_choice(
             "fargate.profilePrecedence",
             Some(&self.fargate.profile_precedence),
