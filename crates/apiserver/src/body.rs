@@ -37,6 +37,22 @@ impl Body {
         Self(Inner::Chunks(chunks.into_iter().filter(|chunk| !chunk.is_empty()).collect()))
     }
 
+    /// How long it is; none for a stream.
+    pub(crate) fn known_bytes(&self) -> Option<u64> {
+        match &self.0 {
+            Inner::Chunks(chunks) => Some(chunks.iter().map(|chunk| chunk.len() as u64).sum()),
+            Inner::Stream(_) => None,
+        }
+    }
+
+    /// The chunks of a body that is known whole; a stream has none yet.
+    pub(crate) fn into_chunks(self) -> VecDeque<Bytes> {
+        match self.0 {
+            Inner::Chunks(chunks) => chunks,
+            Inner::Stream(_) => VecDeque::new(),
+        }
+    }
+
     pub(crate) fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         Self(Inner::Stream(stream.boxed()))
     }
@@ -76,7 +92,7 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Inner::Chunks(chunks) => SizeHint::with_exact(chunks.iter().map(|chunk| chunk.len() as u64).sum()),
+            Inner::Chunks(_) => SizeHint::with_exact(self.known_bytes().unwrap_or_default()),
             Inner::Stream(_) => SizeHint::default(),
         }
     }

@@ -10,18 +10,21 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::body::{Body, RequestBody};
+use crate::metrics;
 use crate::negotiate::{self, Output};
 use crate::query::Query;
 use crate::respond::{self, Response};
 use crate::server::ApiServer;
 
-const ROOT_PATHS: [&str; 12] = [
+const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const ROOT_PATHS: [&str; 13] = [
     "/.well-known/openid-configuration",
     "/api",
     "/api/v1",
     "/apis",
     "/healthz",
     "/livez",
+    "/metrics",
     "/openapi/v2",
     "/openapi/v3",
     "/openid/v1/jwks",
@@ -44,6 +47,7 @@ pub(crate) fn answer(server: &ApiServer, request: &Request<RequestBody>, query: 
         ["apis", group] => found(discovery::api_group(Table::builtin(), group)),
         ["api", version] => found(discovery::api_resource_list(Table::builtin(), "", version)),
         ["apis", group, version] => found(discovery::api_resource_list(Table::builtin(), group, version)),
+        ["metrics"] => respond::with(200, METRICS, metrics::page(server)),
         ["version"] => plain(&version(server)),
         ["healthz" | "livez" | "readyz", rest @ ..] => health(parts[0], rest, query),
         ["openapi", "v2"] => openapi_v2(server, headers),

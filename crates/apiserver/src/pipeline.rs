@@ -2,7 +2,7 @@
 //! leads here; no kind has a handler of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use http::header::{CACHE_CONTROL, WARNING};
@@ -13,12 +13,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::authz::Attributes;
 use crate::body::{self, RequestBody};
 use crate::context::Context;
+use crate::metrics::Series;
 use crate::query::Query;
 use crate::respond::{self, Response};
 use crate::route::RequestInfo;
 use crate::server::ApiServer;
 use crate::user::UserInfo;
-use crate::{authn, create, delete, discovery, edit, rbac, read, reviews, streams, subresource, watch};
+use crate::{authn, compress, create, delete, discovery, edit, rbac, read, reviews, streams, subresource, watch};
 
 /// Longest time for an answer, watches and streams excepted.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -34,11 +35,21 @@ pub(crate) enum Caller {
 
 /// Answers one request.
 pub(crate) async fn handle(server: Arc<ApiServer>, request: Request<RequestBody>, caller: Caller) -> Response {
-    let audit = audit_id(request.headers());
-    let mut response = match process(server, request, caller).await {
+    let (begun, audit) = (Instant::now(), audit_id(request.headers()));
+    let compress = compress::is_wanted(&request);
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let series = Series::of(&info);
+    let mut response = match process(&server, info, query, request, caller).await {
         Ok(response) => response,
         Err(status) => respond::refusal(&status),
     };
+    if let Some(series) = series {
+        server.metrics.count(series, response.status().as_u16(), begun.elapsed());
+        if compress {
+            response = compress::apply(response);
+        }
+    }
     let headers = response.headers_mut();
     headers.insert("audit-id", audit);
     if !headers.contains_key(CACHE_CONTROL) {
@@ -53,18 +64,22 @@ fn audit_id(headers: &HeaderMap) -> HeaderValue {
     given.unwrap_or_else(|| fresh().unwrap_or(HeaderValue::from_static("none")))
 }
 
-async fn process(server: Arc<ApiServer>, request: Request<RequestBody>, caller: Caller) -> Result<Response, Status> {
-    let query = Query::parse(request.uri().query().unwrap_or_default());
-    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+async fn process(
+    server: &Arc<ApiServer>,
+    info: RequestInfo,
+    query: Query,
+    request: Request<RequestBody>,
+    caller: Caller,
+) -> Result<Response, Status> {
     let user = match caller {
         Caller::Known(user) => user,
-        Caller::Network(certificate) => authn::user(&server, request.headers(), certificate)?,
+        Caller::Network(certificate) => authn::user(server, request.headers(), certificate)?,
     };
-    let user = authn::impersonate(&server, request.headers(), user)?;
-    let _permit = admit(&server, &info, &user)?;
-    demand(&server, &user, &info.attributes(&info.verb))?;
+    let user = authn::impersonate(server, request.headers(), user)?;
+    let _permit = admit(server, &info, &user)?;
+    demand(server, &user, &info.attributes(&info.verb))?;
     let deadline = deadline(&info, &query)?;
-    let work = dispatch(server, info, user, query, request);
+    let work = dispatch(Arc::clone(server), info, user, query, request);
     match deadline {
         None => work.await,
         Some(limit) => match tokio::time::timeout(limit, work).await {

@@ -10,15 +10,16 @@ use tokio::sync::{Mutex, Semaphore};
 use crate::config::{Config, OpenError};
 use crate::door::InProcess;
 use crate::kubelets::Kubelets;
+use crate::metrics::Metrics;
 use crate::pki::Pki;
 use crate::tokens::Tokens;
 use crate::user::UserInfo;
 use crate::{bootstrap, upkeep};
 
 /// Reads at once, besides watches and streams; upstream's default.
-const READS_IN_FLIGHT: usize = 400;
+pub(crate) const READS_IN_FLIGHT: usize = 400;
 /// Writes at once; upstream's default.
-const WRITES_IN_FLIGHT: usize = 200;
+pub(crate) const WRITES_IN_FLIGHT: usize = 200;
 
 /// An API server over its own store.
 pub struct ApiServer {
@@ -31,6 +32,7 @@ pub struct ApiServer {
     pub(crate) writes: Arc<Semaphore>,
     /// Held while a Service address or node port is chosen and written.
     pub(crate) addresses: Arc<Mutex<()>>,
+    pub(crate) metrics: Metrics,
     kubelets: OnceLock<Arc<dyn Kubelets>>,
 }
 
@@ -54,6 +56,7 @@ impl ApiServer {
             reads: Arc::new(Semaphore::new(READS_IN_FLIGHT)),
             writes: Arc::new(Semaphore::new(WRITES_IN_FLIGHT)),
             addresses: Arc::new(Mutex::new(())),
+            metrics: Metrics::default(),
             kubelets: OnceLock::new(),
             config,
             store,

@@ -5,6 +5,7 @@ mod access;
 mod admission;
 mod deletion;
 mod harness;
+mod metrics;
 mod reading;
 mod subresources;
 mod watching;
