@@ -106,6 +106,15 @@ impl Shape {
         }
     }
 
+    /// A Scale in the form asked for.
+    pub(crate) fn scale(&self, scale: Value) -> Value {
+        match self.output.form {
+            Form::Object => scale,
+            Form::Metadata => partial::object(&scale),
+            Form::Table => tables::scale(&scale, &self.options(true)),
+        }
+    }
+
     pub(crate) fn list(&self, kind: &Kind, items: &[Value], metadata: Value) -> Value {
         match self.output.form {
             Form::Object => {
@@ -121,6 +130,10 @@ impl Shape {
     }
 
     fn table(&self, kind: &Kind, items: &[Value], headers: bool) -> Value {
-        tables::render(kind, items, &Options { now: self.now, include: self.include, headers })
+        tables::render(kind, items, &self.options(headers))
+    }
+
+    fn options(&self, headers: bool) -> Options {
+        Options { now: self.now, include: self.include, headers }
     }
 }

@@ -64,7 +64,7 @@ async fn scale(context: &Context, body: &[u8]) -> Result<Response, Status> {
             write_scale(context, &options, |current| scaled(context, current, &wanted)).await?
         }
     };
-    Ok(respond::document(200, &document, &context.shape.output))
+    Ok(respond::document(200, &context.shape.scale(document), &context.shape.output))
 }
 
 async fn write_scale(

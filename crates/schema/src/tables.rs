@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::partial;
 use crate::table::Kind;
+use crate::walk;
 
 /// The heading of the column that names the object.
 const NAME: &str = "Name";
@@ -48,6 +49,26 @@ pub struct Options {
 pub fn render<'a>(kind: &Kind, items: impl IntoIterator<Item = &'a Value>, options: &Options) -> Value {
     let rows: Vec<Value> = items.into_iter().map(|object| row(kind, object, options)).collect();
     let columns = if options.headers { columns(kind) } else { Value::Null };
+    table(columns, rows)
+}
+
+/// A table of one `autoscaling/v1 Scale`, which is no kind of its own.
+pub fn scale(scale: &Value, options: &Options) -> Value {
+    let number = |path: &[&str]| walk::at(scale, path).and_then(Value::as_i64).unwrap_or_default();
+    let created = walk::text(scale, &["metadata", "creationTimestamp"]);
+    let mut row = json!({"cells": [
+        walk::text(scale, &["metadata", "name"]),
+        number(&["spec", "replicas"]),
+        number(&["status", "replicas"]),
+        age::since(created, options.now),
+    ]});
+    include(&mut row, scale, options);
+    let columns = [("Name", "string"), ("Desired", "integer"), ("Available", "integer"), ("Age", "string")];
+    let columns: Value = columns.iter().map(|(name, kind)| definition(name, kind, "", 0)).collect();
+    table(columns, vec![row])
+}
+
+fn table(columns: Value, rows: Vec<Value>) -> Value {
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": columns, "rows": rows})
 }
 
@@ -96,12 +117,16 @@ fn row(kind: &Kind, object: &Value, options: &Options) -> Value {
     {
         row["conditions"] = conditions;
     }
+    include(&mut row, object, options);
+    row
+}
+
+fn include(row: &mut Value, object: &Value, options: &Options) {
     match options.include {
         IncludeObject::None => {}
         IncludeObject::Metadata => row["object"] = partial::object(object),
         IncludeObject::Object => row["object"] = object.clone(),
     }
-    row
 }
 
 #[cfg(test)]

@@ -139,6 +139,7 @@ async fn create_look_change_delete() {
         says("create serviceaccount robot", "serviceaccount/robot created"),
         says("create deployment web --image=nginx", "deployment.apps/web created"),
         says("scale deployment web --replicas=2", "deployment.apps/web scaled"),
+        prints("get deploy web --subresource=scale", "NAME DESIRED AVAILABLE AGE\nweb 2 0 AGE").not_old(),
         prints("get deployments", "NAME READY UP-TO-DATE AVAILABLE AGE\nweb 0/2 0 0 AGE"),
         prints(
             "get deploy -o wide",
