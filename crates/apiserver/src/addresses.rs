@@ -29,7 +29,7 @@ struct Taken {
 ///
 /// # Errors
 /// 422 for an address or port that is taken or outside the range, 500 when none is left.
-pub(crate) async fn allocate(context: &Context, object: &mut Value) -> Result<Option<OwnedMutexGuard<()>>, Status> {
+pub(crate) async fn allocate(context: &Context<'_>, object: &mut Value) -> Result<Option<OwnedMutexGuard<()>>, Status> {
     if !context.kind.is("", "services") || text(object, &["spec", "type"]) == "ExternalName" {
         return Ok(None);
     }
@@ -44,7 +44,7 @@ pub(crate) async fn allocate(context: &Context, object: &mut Value) -> Result<Op
 }
 
 /// What all Services but this one have.
-fn taken(context: &Context, but: &str) -> Result<Taken, Status> {
+fn taken(context: &Context<'_>, but: &str) -> Result<Taken, Status> {
     let own = context.key(but);
     let query = ListQuery { prefix: "services/".into(), ..ListQuery::default() };
     let list = context.server.store.list(&query).map_err(Status::internal)?;
@@ -60,7 +60,7 @@ fn taken(context: &Context, but: &str) -> Result<Taken, Status> {
     Ok(taken)
 }
 
-fn address(context: &Context, object: &mut Value, taken: &Taken, errors: &mut Vec<FieldError>) -> Result<(), Status> {
+fn address(context: &Context<'_>, object: &mut Value, taken: &Taken, errors: &mut Vec<FieldError>) -> Result<(), Status> {
     let range = context.server.config.service_cidr;
     let asked = text(object, &["spec", "clusterIP"]).to_owned();
     let chosen = match asked.as_str() {

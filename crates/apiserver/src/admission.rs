@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use isopod_planner::admission::{self as planner, Inputs, PriorityClass};
-use isopod_schema::{Status, Table, names};
+use isopod_schema::{Reason, Status, Table, names};
 use isopod_store::ListQuery;
 use isopod_types::own::{Cluster, FargateProfile};
 use serde::de::DeserializeOwned;
@@ -20,8 +20,14 @@ use crate::{codec, escalation};
 ///
 /// # Errors
 /// 403, 404.
-pub(crate) fn create(context: &Context, object: &mut Value) -> Result<(), Status> {
+pub(crate) fn create(context: &Context<'_>, object: &mut Value) -> Result<(), Status> {
     is_carried_out(context, object)?;
+    if let Some(custom) = &context.kind.custom
+        && context.server.served().terminating.contains(&custom.definition)
+    {
+        let text = "create not allowed while custom resource definition is terminating";
+        return Err(Status::new(Reason::MethodNotAllowed, text));
+    }
     namespace_is_open(context, object)?;
     escalation::check(context, object)?;
     if context.kind.is("", "pods") { admit_pod(context, object) } else { Ok(()) }
@@ -31,7 +37,7 @@ pub(crate) fn create(context: &Context, object: &mut Value) -> Result<(), Status
 ///
 /// # Errors
 /// 403.
-pub(crate) fn update(context: &Context, new: &Value, old: &Value) -> Result<(), Status> {
+pub(crate) fn update(context: &Context<'_>, new: &Value, old: &Value) -> Result<(), Status> {
     if new["rules"] != old["rules"] || new["subjects"] != old["subjects"] {
         escalation::check(context, new)?;
     }
@@ -39,9 +45,8 @@ pub(crate) fn update(context: &Context, new: &Value, old: &Value) -> Result<(), 
 }
 
 /// Kinds that would be accepted and then not do what they are for.
-const NOT_SERVED: [&str; 8] = [
+const NOT_SERVED: [&str; 7] = [
     "apiservices.apiregistration.k8s.io",
-    "customresourcedefinitions.apiextensions.k8s.io",
     "mutatingadmissionpolicies.admissionregistration.k8s.io",
     "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
     "mutatingwebhookconfigurations.admissionregistration.k8s.io",
@@ -52,7 +57,7 @@ const NOT_SERVED: [&str; 8] = [
 const NOT_ENFORCED: [&str; 2] = ["limitranges", "resourcequotas"];
 
 /// What extends or guards the API must not be taken for effective when it is not.
-fn is_carried_out(context: &Context, object: &Value) -> Result<(), Status> {
+fn is_carried_out(context: &Context<'_>, object: &Value) -> Result<(), Status> {
     let resource = context.kind.resource_text();
     if NOT_SERVED.contains(&resource.as_str()) {
         let why = format!("this server does not carry out {resource} yet; it would be stored without any effect");
@@ -65,7 +70,7 @@ fn is_carried_out(context: &Context, object: &Value) -> Result<(), Status> {
 }
 
 /// Nothing is created in a namespace that does not exist or is going away.
-fn namespace_is_open(context: &Context, object: &Value) -> Result<(), Status> {
+fn namespace_is_open(context: &Context<'_>, object: &Value) -> Result<(), Status> {
     let namespace = context.namespace();
     if namespace.is_empty() {
         return Ok(());
@@ -88,7 +93,7 @@ fn namespace_is_open(context: &Context, object: &Value) -> Result<(), Status> {
     ))
 }
 
-fn admit_pod(context: &Context, pod: &mut Value) -> Result<(), Status> {
+fn admit_pod(context: &Context<'_>, pod: &mut Value) -> Result<(), Status> {
     let namespace = context.namespace();
     let account = planner::service_account_name(pod);
     let account = context.server.store.get(&format!("serviceaccounts/{namespace}/{account}"));
@@ -106,14 +111,14 @@ fn admit_pod(context: &Context, pod: &mut Value) -> Result<(), Status> {
     planner::pod_create(pod, &inputs).map_err(|denied| Status::forbidden(context.kind, &name, &denied.message))
 }
 
-fn objects(context: &Context, resource: &str) -> Result<Vec<Value>, Status> {
+fn objects(context: &Context<'_>, resource: &str) -> Result<Vec<Value>, Status> {
     let query = ListQuery { prefix: format!("{resource}/"), ..ListQuery::default() };
     let list = context.server.store.list(&query).map_err(Status::internal)?;
     list.entries.iter().map(|entry| codec::decode(&entry.value)).collect()
 }
 
 /// Objects of one of our own kinds. One that does not parse is skipped and logged: it must not stop all pods.
-fn own<T: DeserializeOwned>(context: &Context, plural: &str) -> Vec<T> {
+fn own<T: DeserializeOwned>(context: &Context<'_>, plural: &str) -> Vec<T> {
     let objects = objects(context, &format!("{plural}.isopod.dev")).unwrap_or_default();
     let parse = |object: Value| {
         serde_json::from_value(object).map_err(|error| tracing::warn!(plural, %error, "an object does not parse")).ok()
@@ -121,7 +126,7 @@ fn own<T: DeserializeOwned>(context: &Context, plural: &str) -> Vec<T> {
     objects.into_iter().filter_map(parse).collect()
 }
 
-fn priority_classes(context: &Context) -> Result<BTreeMap<String, PriorityClass>, Status> {
+fn priority_classes(context: &Context<'_>) -> Result<BTreeMap<String, PriorityClass>, Status> {
     let classes = objects(context, "priorityclasses.scheduling.k8s.io")?;
     let class = |object: &Value| {
         let policy = text(object, &["preemptionPolicy"]);

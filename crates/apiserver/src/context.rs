@@ -23,16 +23,18 @@ use crate::user::{MASTERS, UserInfo};
 const INTERNAL_USER: &str = "system:apiserver";
 
 /// A request on its way through a verb's code.
-pub(crate) struct Context {
+pub(crate) struct Context<'t> {
     pub(crate) server: Arc<ApiServer>,
     pub(crate) info: RequestInfo,
     pub(crate) user: UserInfo,
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,
+    /// All kinds as they are for this request.
+    pub(crate) table: &'t Table,
     /// The kind of the URL.
-    pub(crate) kind: &'static Kind,
+    pub(crate) kind: &'t Arc<Kind>,
     /// The kind its objects are stored as.
-    pub(crate) stored: &'static Kind,
+    pub(crate) stored: &'t Arc<Kind>,
     pub(crate) shape: Shape,
     pub(crate) now: Timestamp,
     warnings: Mutex<Vec<String>>,
@@ -87,13 +89,25 @@ pub(crate) fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool,
     Ok(dry)
 }
 
-impl Context {
+impl Context<'static> {
+    /// For writes the server makes on its own behalf, of the built-in kind and into the namespace of `object`.
+    ///
+    /// # Errors
+    /// 404 for a kind that does not exist.
+    pub(crate) fn internal(server: &Arc<ApiServer>, object: &Value) -> Result<Self, Status> {
+        let (version, kind) = (text(object, &["apiVersion"]), text(object, &["kind"]));
+        let kind = Table::builtin().object_kind(version, kind).ok_or_else(Status::no_such_resource)?;
+        Self::own(server, (Table::builtin(), kind), meta(object, "namespace"), meta(object, "name"))
+    }
+}
+
+impl<'t> Context<'t> {
     pub(crate) fn new(
         server: Arc<ApiServer>,
         info: RequestInfo,
         user: UserInfo,
         query: Query,
-        kind: &'static Kind,
+        (table, kind): (&'t Table, &'t Arc<Kind>),
         headers: HeaderMap,
     ) -> Result<Self, Status> {
         let now = server.config.clock.now();
@@ -104,23 +118,22 @@ impl Context {
         };
         let shape = Shape::parse(output, &query, now)?;
         let stored = convert::stored_kind(kind);
-        Ok(Self { server, info, user, query, headers, kind, stored, shape, now, warnings: Mutex::default() })
+        Ok(Self { server, info, user, query, headers, table, kind, stored, shape, now, warnings: Mutex::default() })
     }
 
-    /// For writes the server makes on its own behalf, of the kind and into the namespace of `object`.
+    /// For what the server does with an object on its own behalf.
     ///
     /// # Errors
-    /// 404 for a kind that does not exist.
-    pub(crate) fn internal(server: &Arc<ApiServer>, object: &Value) -> Result<Self, Status> {
-        let (version, kind) = (text(object, &["apiVersion"]), text(object, &["kind"]));
-        let kind = Table::builtin().object_kind(version, kind).ok_or_else(Status::no_such_resource)?;
-        let info = RequestInfo {
-            namespace: meta(object, "namespace").into(),
-            name: meta(object, "name").into(),
-            ..RequestInfo::default()
-        };
+    /// None in practice: there is nothing in such a request that could be refused.
+    pub(crate) fn own(
+        server: &Arc<ApiServer>,
+        (table, kind): (&'t Table, &'t Arc<Kind>),
+        namespace: &str,
+        name: &str,
+    ) -> Result<Self, Status> {
+        let info = RequestInfo { namespace: namespace.into(), name: name.into(), ..RequestInfo::default() };
         let user = UserInfo::new(INTERNAL_USER, [MASTERS]);
-        Self::new(Arc::clone(server), info, user, Query::default(), kind, HeaderMap::new())
+        Self::new(Arc::clone(server), info, user, Query::default(), (table, kind), HeaderMap::new())
     }
 
     /// Refuses what the user may not do with the object of this request.
@@ -189,6 +202,10 @@ impl Context {
     pub(crate) fn decode(&self, body: &[u8], options: &WriteOptions) -> Result<Value, Status> {
         let decoded = match negotiate::input(&self.headers)? {
             Input::Text(format) => decode::object(self.kind, format, body)?,
+            // Custom kinds have no messages.
+            Input::Protobuf if self.kind.custom.is_some() => {
+                return Err(Status::unsupported_media_type(&["application/json", "application/yaml"]));
+            }
             Input::Protobuf => {
                 let document = protobuf::decode(self.kind.root(), body).map_err(|error| unreadable(&error))?;
                 decode::object(self.kind, decode::Format::Json, document.to_string().as_bytes())?
@@ -244,7 +261,7 @@ impl Context {
     /// 400, 415.
     pub(crate) fn decode_other(&self, api_version: &str, kind: &str, body: &[u8]) -> Result<Value, Status> {
         let (group, version) = split_api_version(api_version);
-        let ty = Table::builtin().type_of(&Gvk::new(group, version, kind));
+        let ty = self.table.type_of(&Gvk::new(group, version, kind));
         let document = match (negotiate::input(&self.headers)?, ty) {
             (Input::Protobuf, Some(ty)) => protobuf::decode(ty, body).map_err(|error| unreadable(&error))?,
             (Input::Protobuf, None) => return Err(unreadable(&format!("no {kind} in {api_version} is registered"))),

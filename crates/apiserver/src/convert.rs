@@ -1,7 +1,10 @@
 //! Kinds that are served in two versions but stored in one: `events.k8s.io/v1 Event` is stored as the core group's,
-//! `autoscaling/v1 HorizontalPodAutoscaler` as `autoscaling/v2`. Pure; everything else is stored as it is served.
+//! `autoscaling/v1 HorizontalPodAutoscaler` as `autoscaling/v2`. Also versions of custom kinds. Pure; everything else is
+//! stored as it is served.
 
-use isopod_schema::{Kind, Table};
+use std::sync::Arc;
+
+use isopod_schema::{Kind, Table, decode, defaults};
 use serde_json::{Map, Value, json};
 
 /// Field of `events.k8s.io/v1`, field of `v1`.
@@ -31,13 +34,13 @@ fn pair(kind: &Kind) -> Option<Pair> {
     (kind.is("autoscaling", "horizontalpodautoscalers") && kind.version == "v1").then_some(Pair::Autoscalers)
 }
 
-/// Objects of this kind are stored as another.
+/// Stored bytes are not what is served: another kind, or a custom one, whose schema may have changed since.
 pub(crate) fn is_needed(kind: &Kind) -> bool {
-    pair(kind).is_some()
+    kind.custom.is_some() || pair(kind).is_some()
 }
 
-/// The kind that objects of this kind are stored as.
-pub(crate) fn stored_kind(kind: &'static Kind) -> &'static Kind {
+/// The kind that objects of this kind are stored as. All versions of a custom kind share one place.
+pub(crate) fn stored_kind(kind: &Arc<Kind>) -> &Arc<Kind> {
     let stored = match pair(kind) {
         None => None,
         Some(Pair::Events) => Table::builtin().resource("", "v1", "events"),
@@ -49,6 +52,7 @@ pub(crate) fn stored_kind(kind: &'static Kind) -> &'static Kind {
 /// From the stored form to the served one.
 pub(crate) fn from_stored(kind: &Kind, object: Value) -> Value {
     match pair(kind) {
+        None if kind.custom.is_some() => custom_from_stored(kind, object),
         None => object,
         Some(Pair::Events) => rename(object, "events.k8s.io/v1", |name| {
             EVENT_FIELDS.iter().find(|(_, core)| *core == name).map(|(new, _)| *new)
@@ -60,12 +64,30 @@ pub(crate) fn from_stored(kind: &Kind, object: Value) -> Value {
 /// From the served form to the stored one.
 pub(crate) fn to_stored(kind: &Kind, object: Value) -> Value {
     match pair(kind) {
-        None => object,
+        None => {
+            let mut object = object;
+            object["apiVersion"] = kind.stored_api_version().into();
+            object
+        }
         Some(Pair::Events) => {
             rename(object, "v1", |name| EVENT_FIELDS.iter().find(|(new, _)| *new == name).map(|(_, core)| *core))
         }
         Some(Pair::Autoscalers) => autoscaler_v2(object),
     }
+}
+
+/// Versions differ in name only; what the schema of this one does not know goes, what it defaults comes.
+fn custom_from_stored(kind: &Kind, mut object: Value) -> Value {
+    object["apiVersion"] = kind.api_version().into();
+    let mut object = match decode::value(kind.root(), object.clone()) {
+        Ok(decoded) => decoded.value,
+        Err(error) => {
+            tracing::error!(kind = kind.kind, %error, "a stored custom object does not decode; it is shown as it is");
+            object
+        }
+    };
+    defaults::apply(kind, &mut object);
+    object
 }
 
 fn rename(object: Value, api_version: &str, name: impl Fn(&str) -> Option<&'static str>) -> Value {

@@ -8,6 +8,7 @@ use isopod_store::{Expect, Outcome, Write};
 use serde_json::Value;
 
 use crate::context::{Context, WriteOptions};
+use crate::ownership::{self, Claim};
 use crate::respond::{self, Response};
 use crate::strategy::{self, meta};
 use crate::{addresses, admission, codec};
@@ -15,7 +16,7 @@ use crate::{addresses, admission, codec};
 /// How often a generated name may meet a taken one.
 const NAME_ATTEMPTS: usize = 8;
 
-pub(crate) async fn answer(context: &Context, body: &[u8]) -> Result<Response, Status> {
+pub(crate) async fn answer(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     let options = WriteOptions::parse(&context.query)?;
     let object = context.decode(body, &options)?;
     let bytes = object_create(context, object, &options).await?;
@@ -33,9 +34,23 @@ pub(crate) fn random() -> [u8; names::SUFFIX_LENGTH] {
 /// # Errors
 /// 400, 403, 404 (namespace), 409, 422.
 pub(crate) async fn object_create(
-    context: &Context,
+    context: &Context<'_>,
     mut object: Value,
     options: &WriteOptions,
+) -> Result<Bytes, Status> {
+    let claim = Claim::of_client(&mut object);
+    create_claimed(context, object, options, &claim).await
+}
+
+/// The same with a say in whose the fields are.
+///
+/// # Errors
+/// As [`object_create`].
+pub(crate) async fn create_claimed(
+    context: &Context<'_>,
+    mut object: Value,
+    options: &WriteOptions,
+    claim: &Claim,
 ) -> Result<Bytes, Status> {
     place(context, &mut object)?;
     if !meta(&object, "resourceVersion").is_empty() {
@@ -43,7 +58,7 @@ pub(crate) async fn object_create(
     }
     let prefix = meta(&object, "generateName").to_owned();
     if !meta(&object, "name").is_empty() {
-        return attempt(context, object, options).await;
+        return attempt(context, object, options, claim).await;
     }
     if prefix.is_empty() {
         let error = FieldError::required("metadata.name", "name or generateName is required");
@@ -53,7 +68,7 @@ pub(crate) async fn object_create(
         let mut named = object.clone();
         let name = names::generate(&prefix, random());
         strategy::metadata(&mut named).insert("name".into(), name.into());
-        match attempt(context, named, options).await {
+        match attempt(context, named, options, claim).await {
             Err(status) if status.reason == isopod_schema::Reason::AlreadyExists => {}
             decided => return decided,
         }
@@ -62,7 +77,7 @@ pub(crate) async fn object_create(
 }
 
 /// The object goes where the URL says; one that says otherwise is refused.
-fn place(context: &Context, object: &mut Value) -> Result<(), Status> {
+fn place(context: &Context<'_>, object: &mut Value) -> Result<(), Status> {
     let (own, url) = (meta(object, "namespace").to_owned(), context.namespace());
     if !own.is_empty() && own != url {
         let text = "the namespace of the provided object does not match the namespace sent on the request";
@@ -77,13 +92,20 @@ fn place(context: &Context, object: &mut Value) -> Result<(), Status> {
     Ok(())
 }
 
-async fn attempt(context: &Context, mut object: Value, options: &WriteOptions) -> Result<Bytes, Status> {
+async fn attempt(
+    context: &Context<'_>,
+    mut object: Value,
+    options: &WriteOptions,
+    claim: &Claim,
+) -> Result<Bytes, Status> {
     let uid = uuid::Uuid::new_v4().to_string();
+    let owners = ownership::of_new(context, &object, claim)?;
     strategy::prepare_create(context.stored, &mut object, context.now, &uid);
     admission::create(context, &mut object)?;
     if strategy::adds_on_create(context.stored) {
         object = normalised(context, object)?;
     }
+    ownership::set(&mut object, owners);
     let _turn = addresses::allocate(context, &mut object).await?;
     let name = meta(&object, "name").to_owned();
     let errors = validate::create(context.stored, &object);
@@ -94,7 +116,7 @@ async fn attempt(context: &Context, mut object: Value, options: &WriteOptions) -
 }
 
 /// What admission added is brought into the form of everything that is stored: no nulls, defaults of its own.
-fn normalised(context: &Context, object: Value) -> Result<Value, Status> {
+fn normalised(context: &Context<'_>, object: Value) -> Result<Value, Status> {
     let decoded = decode::value(context.stored.root(), object);
     let mut object =
         decoded.map_err(|error| Status::internal(format!("admission made no valid object: {error}")))?.value;
@@ -102,7 +124,7 @@ fn normalised(context: &Context, object: Value) -> Result<Value, Status> {
     Ok(object)
 }
 
-async fn write(context: &Context, name: &str, object: &Value, options: &WriteOptions) -> Result<Bytes, Status> {
+async fn write(context: &Context<'_>, name: &str, object: &Value, options: &WriteOptions) -> Result<Bytes, Status> {
     let key = context.key(name);
     if options.dry_run {
         return match context.server.store.get(&key) {
@@ -117,7 +139,7 @@ async fn write(context: &Context, name: &str, object: &Value, options: &WriteOpt
     }
 }
 
-fn taken(context: &Context, name: &str, existing: &Bytes) -> Status {
+fn taken(context: &Context<'_>, name: &str, existing: &Bytes) -> Status {
     match codec::decode(existing) {
         Ok(existing) if strategy::is_deleting(&existing) => Status::already_exists_deleting(context.kind, name),
         _ => Status::already_exists(context.kind, name),

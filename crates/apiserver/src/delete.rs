@@ -23,7 +23,7 @@ pub(crate) struct Deleted {
     pub(crate) gone: bool,
 }
 
-pub(crate) async fn one(context: &Context, body: &[u8]) -> Result<Response, Status> {
+pub(crate) async fn one(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     let options = options(context, body)?;
     let deleted = named(context, &context.info.name, &options).await?;
     if deleted.gone && !context.kind.flags.returns_deleted && context.shape.output.form == Form::Object {
@@ -36,7 +36,7 @@ pub(crate) async fn one(context: &Context, body: &[u8]) -> Result<Response, Stat
 }
 
 /// Options come in the body or in the query.
-pub(crate) fn options(context: &Context, body: &[u8]) -> Result<Options, Status> {
+pub(crate) fn options(context: &Context<'_>, body: &[u8]) -> Result<Options, Status> {
     let mut document = if body.is_empty() { json!({}) } else { context.decode_other("v1", "DeleteOptions", body)? };
     let query = &context.query;
     if body.is_empty() {
@@ -59,7 +59,7 @@ pub(crate) fn options(context: &Context, body: &[u8]) -> Result<Options, Status>
 ///
 /// # Errors
 /// 403, 404, 409.
-pub(crate) async fn named(context: &Context, name: &str, options: &Options) -> Result<Deleted, Status> {
+pub(crate) async fn named(context: &Context<'_>, name: &str, options: &Options) -> Result<Deleted, Status> {
     if context.kind.is("", "namespaces") && IMMORTAL_NAMESPACES.contains(&name) {
         return Err(Status::forbidden(context.kind, name, "this namespace may not be deleted"));
     }
@@ -76,7 +76,7 @@ pub(crate) async fn named(context: &Context, name: &str, options: &Options) -> R
 }
 
 /// None when somebody changed the object meanwhile.
-async fn carry_out(context: &Context, current: &Entry, plan: Plan, dry_run: bool) -> Result<Option<Deleted>, Status> {
+async fn carry_out(context: &Context<'_>, current: &Entry, plan: Plan, dry_run: bool) -> Result<Option<Deleted>, Status> {
     let expect = Expect::Revision(current.mod_revision);
     let (write, gone) = match &plan {
         Plan::Keep => return Ok(Some(Deleted { bytes: current.value.clone(), gone: false })),
@@ -92,7 +92,7 @@ async fn carry_out(context: &Context, current: &Entry, plan: Plan, dry_run: bool
     })
 }
 
-pub(crate) async fn collection(context: &Context, body: &[u8]) -> Result<Response, Status> {
+pub(crate) async fn collection(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     let options = options(context, body)?;
     let selection = Selection::parse(context.kind, &context.query)?;
     let prefix = codec::prefix(context.stored, context.namespace());

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, Method, Request};
 use isopod_schema::discovery::{self, Aggregated};
-use isopod_schema::openapi::{Document, V2_PROTOBUF};
+use isopod_schema::openapi::{Document, Documents, V2_PROTOBUF};
 use isopod_schema::{Status, Table};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -41,20 +41,22 @@ pub(crate) fn answer(server: &ApiServer, request: &Request<RequestBody>, query: 
         return Ok(respond::text(405, "405 method not allowed\n"));
     }
     let headers = request.headers();
+    let served = server.served();
+    let (table, documents) = (&*served.table, &served.documents);
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     Ok(match parts.as_slice() {
-        [] => plain(&json!({"paths": root_paths()})),
-        ["api"] => groups(headers, true, || discovery::api_versions(&server.config.advertise.to_string())),
-        ["apis"] => groups(headers, false, || discovery::api_group_list(Table::builtin())),
-        ["apis", group] => found(discovery::api_group(Table::builtin(), group)),
-        ["api", version] => found(discovery::api_resource_list(Table::builtin(), "", version)),
-        ["apis", group, version] => found(discovery::api_resource_list(Table::builtin(), group, version)),
+        [] => plain(&json!({"paths": root_paths(table)})),
+        ["api"] => groups(table, headers, true, || discovery::api_versions(&server.config.advertise.to_string())),
+        ["apis"] => groups(table, headers, false, || discovery::api_group_list(table)),
+        ["apis", group] => found(discovery::api_group(table, group)),
+        ["api", version] => found(discovery::api_resource_list(table, "", version)),
+        ["apis", group, version] => found(discovery::api_resource_list(table, group, version)),
         ["metrics"] => respond::with(200, METRICS, metrics::page(server)),
         ["version"] => plain(&version(server)),
         ["healthz" | "livez" | "readyz", rest @ ..] => health(parts[0], rest, query),
-        ["openapi", "v2"] => openapi_v2(server, headers),
-        ["openapi", "v3"] => document(headers, &server.documents.v3_index(), "application/json"),
-        ["openapi", "v3", key @ ..] => openapi_v3(server, headers, query, &key.join("/")),
+        ["openapi", "v2"] => openapi_v2(documents, headers),
+        ["openapi", "v3"] => document(headers, &documents.v3_index(), "application/json"),
+        ["openapi", "v3", key @ ..] => openapi_v3(documents, headers, query, &key.join("/")),
         [".well-known", "openid-configuration"] => plain(&server.tokens.openid_configuration()),
         ["openid", "v1", "jwks"] => {
             let keys = server.tokens.jwks().to_string();
@@ -72,8 +74,8 @@ fn found(value: Option<Value>) -> Response {
     value.as_ref().map_or_else(respond::no_such_path, plain)
 }
 
-fn root_paths() -> Vec<String> {
-    let groups = Table::builtin().groups();
+fn root_paths(table: &Table) -> Vec<String> {
+    let groups = table.groups();
     let mut paths: Vec<String> = ROOT_PATHS.iter().map(|path| (*path).to_owned()).collect();
     for group in groups.iter().filter(|group| !group.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
@@ -84,13 +86,13 @@ fn root_paths() -> Vec<String> {
 }
 
 /// `/api` and `/apis`, aggregated when the client prefers that.
-fn groups(headers: &HeaderMap, core: bool, legacy: impl FnOnce() -> Value) -> Response {
+fn groups(table: &Table, headers: &HeaderMap, core: bool, legacy: impl FnOnce() -> Value) -> Response {
     let Some(format) = negotiate::aggregated(headers) else {
         let mut response = plain(&legacy());
         response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
         return response;
     };
-    let body = discovery::aggregated(Table::builtin(), format, core).to_string();
+    let body = discovery::aggregated(table, format, core).to_string();
     let etag = format!("\"{}\"", hex(&Sha256::digest(body.as_bytes())));
     let version = if format == Aggregated::V2 { "v2" } else { "v2beta1" };
     let content_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
@@ -123,16 +125,16 @@ fn document(headers: &HeaderMap, document: &Document, content_type: &str) -> Res
     tagged(headers, &format!("\"{}\"", document.hash), content_type, body)
 }
 
-fn openapi_v2(server: &ApiServer, headers: &HeaderMap) -> Response {
+fn openapi_v2(documents: &Documents, headers: &HeaderMap) -> Response {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accept.contains("application/com.github.proto-openapi.spec.v2") {
-        return document(headers, &server.documents.v2_protobuf(), V2_PROTOBUF);
+        return document(headers, &documents.v2_protobuf(), V2_PROTOBUF);
     }
-    document(headers, &server.documents.v2_json(), "application/json")
+    document(headers, &documents.v2_json(), "application/json")
 }
 
-fn openapi_v3(server: &ApiServer, headers: &HeaderMap, query: &Query, key: &str) -> Response {
-    let Some(found) = server.documents.v3(key) else { return respond::no_such_path() };
+fn openapi_v3(documents: &Documents, headers: &HeaderMap, query: &Query, key: &str) -> Response {
+    let Some(found) = documents.v3(key) else { return respond::no_such_path() };
     let asked = query.get("hash");
     if let Some(asked) = asked
         && asked != &*found.hash

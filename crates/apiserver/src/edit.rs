@@ -9,12 +9,16 @@ use serde_json::Value;
 use crate::context::{Context, WriteOptions};
 use crate::create;
 use crate::negotiate;
+use crate::ownership::{self, Claim};
 use crate::respond::{self, Response};
 use crate::strategy::{self, meta};
-use crate::{addresses, admission, codec, convert};
+use crate::{addresses, admission, applying, codec, convert};
 
 /// Rounds of the compare-and-set loop. Somebody else made progress in each that was lost.
 const ROUNDS: usize = 100;
+
+/// The media type of server-side apply.
+pub(crate) const APPLY_PATCH: &str = "application/apply-patch+yaml";
 
 /// Which part of an object an endpoint may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +39,7 @@ pub(crate) struct Edited {
     pub(crate) created: bool,
 }
 
-pub(crate) async fn update(context: &Context, part: Part, body: &[u8]) -> Result<Response, Status> {
+pub(crate) async fn update(context: &Context<'_>, part: Part, body: &[u8]) -> Result<Response, Status> {
     let options = WriteOptions::parse(&context.query)?;
     let object = context.decode(body, &options)?;
     check_address(context, &object)?;
@@ -59,7 +63,7 @@ fn without_version(mut object: Value) -> Value {
 }
 
 /// Name and namespace of the body must be those of the URL.
-fn check_address(context: &Context, object: &Value) -> Result<(), Status> {
+pub(crate) fn check_address(context: &Context<'_>, object: &Value) -> Result<(), Status> {
     let (name, url) = (meta(object, "name"), context.info.name.as_str());
     if name != url {
         let text = format!("the name of the object ({name}) does not match the name on the URL ({url})");
@@ -73,8 +77,11 @@ fn check_address(context: &Context, object: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-pub(crate) async fn patch(context: &Context, part: Part, body: &[u8]) -> Result<Response, Status> {
+pub(crate) async fn patch(context: &Context<'_>, part: Part, body: &[u8]) -> Result<Response, Status> {
     let options = WriteOptions::parse(&context.query)?;
+    if negotiate::media_type(&context.headers) == APPLY_PATCH {
+        return applying::answer(context, part, body, &options).await;
+    }
     let patch = PatchBody::parse(context, body)?;
     let edited = apply(context, part, &options, |current| {
         let served = convert::from_stored(context.kind, current.clone());
@@ -96,29 +103,30 @@ pub(crate) enum PatchBody {
 
 impl PatchBody {
     /// # Errors
-    /// 400 for a body that does not parse, 415 for a kind of patch that is not supported.
-    pub(crate) fn parse(context: &Context, body: &[u8]) -> Result<Self, Status> {
+    /// 400 for a body that does not parse, 415 for a kind of patch that is not supported, 422 for an option that only
+    /// apply has.
+    pub(crate) fn parse(context: &Context<'_>, body: &[u8]) -> Result<Self, Status> {
+        if context.query.has("force") {
+            let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
+            return Err(ownership::invalid_options(context, &[error]));
+        }
         let media = negotiate::media_type(&context.headers);
         let document =
             || decode::untyped(decode::Format::Json, body).map_err(|error| Status::bad_request(error.to_string()));
         match media {
             "application/json-patch+json" => document().map(Self::Json),
             "application/merge-patch+json" => document().map(Self::Merge),
-            "application/strategic-merge-patch+json" => document().map(Self::Strategic),
-            "application/apply-patch+yaml" => Err(Status::new(
-                isopod_schema::Reason::UnsupportedMediaType,
-                "server-side apply is not supported by this server yet; use client-side apply (kubectl apply without \
-                 --server-side) or a merge patch",
-            )),
+            "application/strategic-merge-patch+json" if context.kind.custom.is_none() => document().map(Self::Strategic),
             _ => Err(Status::unsupported_media_type(&[
                 "application/json-patch+json",
                 "application/merge-patch+json",
                 "application/strategic-merge-patch+json",
+                APPLY_PATCH,
             ])),
         }
     }
 
-    pub(crate) fn apply(&self, context: &Context, document: Value) -> Result<Value, Status> {
+    pub(crate) fn apply(&self, context: &Context<'_>, document: Value) -> Result<Value, Status> {
         let patched = match self {
             Self::Json(patch) => patches::json_patch(&document, patch),
             Self::Merge(patch) => {
@@ -144,18 +152,37 @@ impl PatchBody {
 /// # Errors
 /// 404, 409, 422, and what `change` refuses.
 pub(crate) async fn apply(
-    context: &Context,
+    context: &Context<'_>,
     part: Part,
     options: &WriteOptions,
     change: impl Fn(&Value) -> Result<Value, Status> + Send + Sync,
+) -> Result<Edited, Status> {
+    let change = |current: &Value| {
+        let mut wanted = change(current)?;
+        let claim = Claim::of_client(&mut wanted);
+        Ok((wanted, claim))
+    };
+    write_claimed(context, part, options, change).await
+}
+
+/// The same with a say in whose the fields are.
+///
+/// # Errors
+/// As [`apply`].
+pub(crate) async fn write_claimed(
+    context: &Context<'_>,
+    part: Part,
+    options: &WriteOptions,
+    change: impl Fn(&Value) -> Result<(Value, Claim), Status> + Send + Sync,
 ) -> Result<Edited, Status> {
     let name = &context.info.name;
     for _ in 0..ROUNDS {
         let current = context.entry(name)?;
         let old = codec::decode(&current.value)?;
-        let wanted = change(&old)?;
+        let (wanted, claim) = change(&old)?;
         check_preconditions(context, &wanted, &old)?;
         let mut new = strategy::prepare_update(context.stored, part, wanted, &old);
+        ownership::settle(context, part, &old, &mut new, claim)?;
         let _turn = if part == Part::Main { addresses::allocate(context, &mut new).await? } else { None };
         check(context, part, &new, &old)?;
         if new == old {
@@ -169,7 +196,7 @@ pub(crate) async fn apply(
 }
 
 /// UID and resourceVersion of the wanted object, when given, must be the current ones.
-fn check_preconditions(context: &Context, wanted: &Value, old: &Value) -> Result<(), Status> {
+fn check_preconditions(context: &Context<'_>, wanted: &Value, old: &Value) -> Result<(), Status> {
     let name = &context.info.name;
     let (uid, current) = (meta(wanted, "uid"), meta(old, "uid"));
     if !uid.is_empty() && uid != current {
@@ -183,7 +210,7 @@ fn check_preconditions(context: &Context, wanted: &Value, old: &Value) -> Result
     Ok(())
 }
 
-fn check(context: &Context, part: Part, new: &Value, old: &Value) -> Result<(), Status> {
+fn check(context: &Context<'_>, part: Part, new: &Value, old: &Value) -> Result<(), Status> {
     admission::update(context, new, old)?;
     let mut errors = strategy::check_update(new, old);
     errors.extend(match part {
@@ -196,7 +223,7 @@ fn check(context: &Context, part: Part, new: &Value, old: &Value) -> Result<(), 
 
 /// Writes the new object, or deletes it when nothing holds it any longer. None when the compare was lost.
 async fn write(
-    context: &Context,
+    context: &Context<'_>,
     current: &Entry,
     new: &Value,
     options: &WriteOptions,

@@ -11,7 +11,7 @@ use crate::strategy::{meta, text};
 
 /// # Errors
 /// 403 with what is missing.
-pub(crate) fn check(context: &Context, object: &Value) -> Result<(), Status> {
+pub(crate) fn check(context: &Context<'_>, object: &Value) -> Result<(), Status> {
     if context.kind.group != RBAC_GROUP || context.user.is_master() {
         return Ok(());
     }

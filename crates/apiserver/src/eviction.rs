@@ -16,7 +16,7 @@ use crate::subresource::delete_named;
 /// Seconds after which a refused eviction may be tried again.
 const RETRY_SECONDS: u32 = 10;
 
-pub(crate) async fn answer(context: &Context, body: &[u8]) -> Result<Response, Status> {
+pub(crate) async fn answer(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     let eviction = context.decode_other("policy/v1", "Eviction", body)?;
     let mut options = Options::parse(eviction.get("deleteOptions").unwrap_or(&json!({})))?;
     options.dry_run |= crate::context::dry_run(context.query.all("dryRun"))?;
@@ -34,7 +34,7 @@ fn needs_budget(pod: &Value) -> bool {
     !strategy::is_deleting(pod) && !matches!(text(pod, &["status", "phase"]), "Pending" | "Succeeded" | "Failed")
 }
 
-async fn spend(context: &Context, pod: &Value, dry_run: bool) -> Result<(), Status> {
+async fn spend(context: &Context<'_>, pod: &Value, dry_run: bool) -> Result<(), Status> {
     let budgets = budgets(context, pod)?;
     let (entry, budget) = match budgets.as_slice() {
         [] => return Ok(()),
@@ -68,7 +68,7 @@ async fn spend(context: &Context, pod: &Value, dry_run: bool) -> Result<(), Stat
     }
 }
 
-fn budgets(context: &Context, pod: &Value) -> Result<Vec<(Arc<Entry>, Value)>, Status> {
+fn budgets(context: &Context<'_>, pod: &Value) -> Result<Vec<(Arc<Entry>, Value)>, Status> {
     let prefix = format!("poddisruptionbudgets.policy/{}/", context.namespace());
     let list = context.server.store.list(&ListQuery { prefix, ..ListQuery::default() }).map_err(Status::internal)?;
     let mut found = Vec::new();

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod admission;
+mod applying;
 mod authn;
 mod authz;
 mod body;
@@ -16,6 +17,7 @@ mod config;
 mod context;
 mod convert;
 mod create;
+mod customs;
 mod delete;
 mod deletion;
 mod discovery;
@@ -27,6 +29,7 @@ mod kubelets;
 mod listen;
 mod metrics;
 mod negotiate;
+mod ownership;
 mod pipeline;
 mod pki;
 mod protobuf;

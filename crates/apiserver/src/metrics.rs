@@ -173,8 +173,10 @@ fn store(server: &ApiServer, text: &mut String) {
     let name = "apiserver_storage_objects";
     head(text, name, "gauge", "Stored objects by resource.");
     // Kinds of several versions are stored once.
-    let kinds: BTreeMap<String, String> = Table::builtin()
-        .kinds()
+    let kinds: BTreeMap<String, String> = server
+        .served()
+        .table
+        .rows()
         .filter(|kind| kind.is_stored())
         .map(|kind| (kind.resource_text(), codec::prefix(crate::convert::stored_kind(kind), "")))
         .collect();

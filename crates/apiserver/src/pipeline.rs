@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use http::header::{CACHE_CONTROL, WARNING};
 use http::{HeaderMap, HeaderValue, Request};
-use isopod_schema::{Status, Table};
+use isopod_schema::Status;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::authz::Attributes;
@@ -143,10 +143,15 @@ async fn dispatch(
     if !info.is_resource {
         return discovery::answer(&server, &request, &query);
     }
-    let Some(kind) = Table::builtin().resource(&info.group, &info.version, &info.resource) else {
+    // One request sees one table, whatever happens to definitions meanwhile.
+    let served = server.served();
+    let Some(kind) = served.table.resource(&info.group, &info.version, &info.resource) else {
         return Ok(respond::no_such_path());
     };
-    let context = Context::new(server, info, user, query, kind, request.headers().clone())?;
+    let context = Context::new(server, info, user, query, (&served.table, kind), request.headers().clone())?;
+    if let Some(warning) = kind.custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
+        context.warn(warning);
+    }
     let mut response = perform(&context, request).await?;
     for warning in context.take_warnings() {
         if let Ok(value) = HeaderValue::from_str(&format!("299 - {warning:?}")) {
@@ -157,11 +162,11 @@ async fn dispatch(
 }
 
 /// Boxed: the compiler does not see through this many futures that borrow that it can be sent between threads.
-fn perform(context: &Context, request: Request<RequestBody>) -> BoxFuture<'_, Result<Response, Status>> {
+fn perform<'a>(context: &'a Context<'a>, request: Request<RequestBody>) -> BoxFuture<'a, Result<Response, Status>> {
     Box::pin(perform_verb(context, request))
 }
 
-async fn perform_verb(context: &Context, request: Request<RequestBody>) -> Result<Response, Status> {
+async fn perform_verb(context: &Context<'_>, request: Request<RequestBody>) -> Result<Response, Status> {
     let info = &context.info;
     if !info.subresource.is_empty() {
         if streams::is_stream(&info.subresource) {

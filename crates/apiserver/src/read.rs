@@ -20,7 +20,7 @@ use crate::{codec, convert};
 /// How long a read waits for a revision from the future.
 const FUTURE_WAIT: Duration = Duration::from_secs(3);
 
-pub(crate) async fn get(context: &Context) -> Result<Response, Status> {
+pub(crate) async fn get(context: &Context<'_>) -> Result<Response, Status> {
     if let Some(revision) = revision(&context.query)? {
         reach(&context.server, revision).await?;
     }
@@ -130,7 +130,7 @@ struct Listed {
     metadata: Value,
 }
 
-pub(crate) async fn list(context: &Context) -> Result<Response, Status> {
+pub(crate) async fn list(context: &Context<'_>) -> Result<Response, Status> {
     let selection = Selection::parse(context.kind, &context.query)?;
     let page = Page::parse(&context.query)?;
     if let State::NotOlderThan(revision) | State::Exactly(revision) = page.state {
@@ -161,7 +161,7 @@ fn too_old(page: &Page) -> Response {
 }
 
 /// The prefix of the keys that a list or watch is about.
-pub(crate) fn prefix(context: &Context, selection: &Selection) -> String {
+pub(crate) fn prefix(context: &Context<'_>, selection: &Selection) -> String {
     let namespace = match context.namespace() {
         "" if context.kind.namespaced => selection.namespace().unwrap_or_default(),
         namespace => namespace,
@@ -173,7 +173,7 @@ pub(crate) fn prefix(context: &Context, selection: &Selection) -> String {
     }
 }
 
-fn find(context: &Context, selection: &Selection, page: &Page) -> Result<Listed, ListError> {
+fn find(context: &Context<'_>, selection: &Selection, page: &Page) -> Result<Listed, ListError> {
     let base = codec::prefix(context.stored, context.namespace());
     let all = selection.is_everything();
     let query = ListQuery {
@@ -202,7 +202,7 @@ fn find(context: &Context, selection: &Selection, page: &Page) -> Result<Listed,
     Ok(Listed { entries, metadata })
 }
 
-fn encode(context: &Context, listed: Listed) -> Result<Response, Status> {
+fn encode(context: &Context<'_>, listed: Listed) -> Result<Response, Status> {
     let kind = context.kind;
     if context.shape.output.is_plain() && !convert::is_needed(kind) {
         let head = json!({"kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": listed.metadata})

@@ -12,7 +12,7 @@ use crate::respond::{self, Response};
 use crate::strategy::text;
 use crate::user::UserInfo;
 
-pub(crate) fn create(context: &Context, body: &[u8]) -> Result<Response, Status> {
+pub(crate) fn create(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     if context.shape.output.form != Form::Object {
         return Err(Status::not_acceptable(&["application/json", "application/yaml"]));
     }
@@ -24,7 +24,7 @@ pub(crate) fn create(context: &Context, body: &[u8]) -> Result<Response, Status>
     Ok(respond::document(201, &object, &context.shape.output))
 }
 
-fn answer(context: &Context, object: &Value) -> Result<Value, Status> {
+fn answer(context: &Context<'_>, object: &Value) -> Result<Value, Status> {
     let spec = &object["spec"];
     match context.kind.plural.as_str() {
         "selfsubjectreviews" => Ok(json!({"userInfo": user_value(&context.user)})),
@@ -83,12 +83,12 @@ fn attributes(spec: &Value) -> Result<Attributes, Status> {
     }
 }
 
-fn access(context: &Context, user: &UserInfo, spec: &Value) -> Result<Value, Status> {
+fn access(context: &Context<'_>, user: &UserInfo, spec: &Value) -> Result<Value, Status> {
     let asked = attributes(spec)?;
     Ok(json!({"allowed": rbac::allows(&context.server.store, user, &asked)}))
 }
 
-fn rules(context: &Context, namespace: &str) -> Value {
+fn rules(context: &Context<'_>, namespace: &str) -> Value {
     let mut held = rbac::rules_for(&context.server.store, &context.user, namespace);
     let all = || vec!["*".to_owned()];
     // The group may do everything even when nothing grants it that; usually a binding says so already.
@@ -112,7 +112,7 @@ fn rules(context: &Context, namespace: &str) -> Value {
     })
 }
 
-fn token(context: &Context, spec: &Value) -> Value {
+fn token(context: &Context<'_>, spec: &Value) -> Value {
     let audiences: Vec<&str> = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     match authn::token_user(&context.server, text(spec, &["token"]), &audiences) {
         Ok((user, audiences)) => json!({"authenticated": true, "user": user_value(&user), "audiences": audiences}),

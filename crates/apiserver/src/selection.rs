@@ -64,6 +64,11 @@ impl Selection {
         if self.is_everything() {
             return true;
         }
+        if kind.custom.is_some() && !self.fields.is_everything() {
+            // Which fields there are changes with the definition, so they are not kept with the entry.
+            let facts = Facts::of(kind, &entry.value);
+            return self.labels.matches(Some(&facts.labels)) && self.fields.matches(&facts.fields);
+        }
         let derived = codec::derived(entry);
         let facts = derived.facts.get_or_init(|| Facts::of(kind, &entry.value));
         self.labels.matches(Some(&facts.labels)) && self.fields.matches(&facts.fields)

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use isopod_schema::openapi::Documents;
-use isopod_schema::{Status, Table};
+use isopod_schema::Status;
 use isopod_store::Store;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::config::{Config, OpenError};
+use crate::customs::{self, Served, Tables};
 use crate::door::InProcess;
 use crate::kubelets::Kubelets;
 use crate::metrics::Metrics;
@@ -27,7 +27,7 @@ pub struct ApiServer {
     pub(crate) store: Store,
     pub(crate) pki: Pki,
     pub(crate) tokens: Tokens,
-    pub(crate) documents: Documents,
+    tables: watch::Sender<Arc<Served>>,
     pub(crate) reads: Arc<Semaphore>,
     pub(crate) writes: Arc<Semaphore>,
     /// Held while a Service address or node port is chosen and written.
@@ -52,7 +52,7 @@ impl ApiServer {
         };
         let server = Arc::new(Self {
             tokens: Tokens::new(&pki, &config)?,
-            documents: Documents::new(Table::builtin()),
+            tables: watch::Sender::new(Arc::new(Served::builtin())),
             reads: Arc::new(Semaphore::new(READS_IN_FLIGHT)),
             writes: Arc::new(Semaphore::new(WRITES_IN_FLIGHT)),
             addresses: Arc::new(Mutex::new(())),
@@ -64,6 +64,7 @@ impl ApiServer {
         });
         bootstrap::run(&server).await?;
         upkeep::start(&server);
+        customs::start(&server).await.map_err(|status| OpenError::Bootstrap(status.to_string()))?;
         Ok(server)
     }
 
@@ -76,6 +77,21 @@ impl ApiServer {
 
     pub(crate) fn kubelets(&self) -> Result<&Arc<dyn Kubelets>, Status> {
         self.kubelets.get().ok_or_else(|| Status::unavailable("no node agents are connected to this server yet"))
+    }
+
+    /// The kinds that are served now. A request takes them once and keeps to them.
+    pub(crate) fn served(&self) -> Arc<Served> {
+        self.tables.borrow().clone()
+    }
+
+    /// Tells when other kinds are served.
+    pub(crate) fn tables(&self) -> Tables {
+        self.tables.subscribe()
+    }
+
+    /// Serves these kinds from now on.
+    pub(crate) fn swap_tables(&self, served: Served) {
+        self.tables.send_replace(Arc::new(served));
     }
 
     /// A door for a component in the same process, which acts as this user: authentication is done, everything else

@@ -51,7 +51,7 @@ pub(crate) fn adds_on_create(kind: &Kind) -> bool {
 
 /// Makes a decoded object one that can be stored for the first time. Its name is settled by the caller.
 pub(crate) fn prepare_create(kind: &Kind, object: &mut Value, now: Timestamp, uid: &str) {
-    object["apiVersion"] = kind.api_version().into();
+    object["apiVersion"] = kind.stored_api_version().into();
     object["kind"] = kind.kind.as_str().into();
     if kind.has_status_subresource()
         && let Some(fields) = object.as_object_mut()
@@ -79,14 +79,14 @@ pub(crate) fn prepare_update(kind: &Kind, part: Part, new: Value, old: &Value) -
         Part::Binding => new,
         Part::Finalize => finalizers_of(new, old),
     };
-    merged["apiVersion"] = old["apiVersion"].clone();
+    merged["apiVersion"] = kind.stored_api_version().into();
     merged["kind"] = old["kind"].clone();
     restore_system_fields(&mut merged, old);
     initial::keep_allocated(kind, &mut merged, old);
     initial::reforce(kind, &mut merged);
     if kind.flags.generation
         && !matches!(part, Part::Status | Part::Binding)
-        && validate::generation_changed(&merged, old)
+        && validate::generation_changed(kind, &merged, old)
     {
         bump_generation(&mut merged);
     }
@@ -125,6 +125,9 @@ fn take(to: &mut Value, from: &Value, field: &str) {
 fn status_of(kind: &Kind, new: Value, old: &Value) -> Value {
     let mut merged = old.clone();
     take(&mut merged, &new, "status");
+    if kind.custom.is_some() {
+        return merged;
+    }
     take(&mut merged, &new, "metadata");
     let kept: &[&str] =
         if kind.is("apps", "deployments") { &["ownerReferences", "labels"] } else { &["ownerReferences"] };

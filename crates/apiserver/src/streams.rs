@@ -26,7 +26,7 @@ pub(crate) fn is_stream(subresource: &str) -> bool {
     STREAMS.contains(&subresource)
 }
 
-pub(crate) async fn answer(context: &Context, request: Request<RequestBody>) -> Result<Response, Status> {
+pub(crate) async fn answer(context: &Context<'_>, request: Request<RequestBody>) -> Result<Response, Status> {
     if context.kind.subresource(&context.info.subresource).is_none() {
         return Ok(crate::respond::no_such_path());
     }
@@ -37,7 +37,7 @@ pub(crate) async fn answer(context: &Context, request: Request<RequestBody>) -> 
     }
 }
 
-fn pod(context: &Context) -> Result<Value, Status> {
+fn pod(context: &Context<'_>) -> Result<Value, Status> {
     codec::decode(&context.entry(&context.info.name)?.value)
 }
 
@@ -48,7 +48,7 @@ struct Placed {
 }
 
 impl Placed {
-    fn find(context: &Context) -> Result<Self, Status> {
+    fn find(context: &Context<'_>) -> Result<Self, Status> {
         let name = &context.info.name;
         let pod = pod(context)?;
         let node = text(&pod, &["spec", "nodeName"]).to_owned();

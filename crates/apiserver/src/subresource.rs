@@ -1,15 +1,16 @@
 //! Paths below an object that are no streams (facts, section 1.14): status, scale, binding, eviction, token, finalize.
 
-use isopod_schema::{FieldError, Reason, Status, Verb};
+use isopod_schema::{FieldError, Reason, Status, Verb, crd};
 use serde_json::{Value, json};
 
+use crate::applying::Configuration;
 use crate::context::{Context, WriteOptions};
 use crate::edit::{self, Part, PatchBody};
 use crate::respond::{self, Response};
 use crate::strategy::{self, meta, text};
-use crate::{codec, delete, eviction, read, tokens};
+use crate::{codec, delete, eviction, negotiate, read, tokens};
 
-pub(crate) async fn answer(context: &Context, body: bytes::Bytes) -> Result<Response, Status> {
+pub(crate) async fn answer(context: &Context<'_>, body: bytes::Bytes) -> Result<Response, Status> {
     let name = context.info.subresource.as_str();
     let Some(subresource) = context.kind.subresource(name) else { return Ok(respond::no_such_path()) };
     if !subresource.verbs.iter().any(|verb: &Verb| verb.as_str() == context.info.verb) {
@@ -32,7 +33,7 @@ pub(crate) async fn answer(context: &Context, body: bytes::Bytes) -> Result<Resp
     }
 }
 
-async fn part(context: &Context, part: Part, body: &[u8]) -> Result<Response, Status> {
+async fn part(context: &Context<'_>, part: Part, body: &[u8]) -> Result<Response, Status> {
     match context.info.verb.as_str() {
         "get" => read::get(context).await,
         "patch" => edit::patch(context, part, body).await,
@@ -42,14 +43,20 @@ async fn part(context: &Context, part: Part, body: &[u8]) -> Result<Response, St
 
 // === scale ===
 
-async fn scale(context: &Context, body: &[u8]) -> Result<Response, Status> {
+async fn scale(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     let options = WriteOptions::parse(&context.query)?;
     let document = match context.info.verb.as_str() {
-        "get" => scale_of(context, &codec::decode(&context.entry(&context.info.name)?.value)?),
+        "get" => scale_of(context, &codec::decode(&context.entry(&context.info.name)?.value)?)?,
+        "patch" if negotiate::media_type(&context.headers) == edit::APPLY_PATCH => {
+            let configuration = applied_scale(context, body)?;
+            let change = |current: &Value| configuration.apply(context, Part::Main, current, &options);
+            let edited = edit::write_claimed(context, Part::Main, &options, change).await?;
+            scale_of(context, &codec::decode(&edited.bytes)?)?
+        }
         "patch" => {
             let patch = PatchBody::parse(context, body)?;
             let change = |current: &Value| {
-                let scale = scale_of(context, current);
+                let scale = scale_of(context, current)?;
                 let patched = match &patch {
                     // A Scale has no lists: a strategic patch and a merge patch mean the same.
                     PatchBody::Strategic(patch) => PatchBody::Merge(patch.clone()).apply(context, scale)?,
@@ -67,23 +74,42 @@ async fn scale(context: &Context, body: &[u8]) -> Result<Response, Status> {
     Ok(respond::document(200, &context.shape.scale(document), &context.shape.output))
 }
 
+/// A Scale that is applied, as a configuration of the object that it scales.
+fn applied_scale(context: &Context<'_>, body: &[u8]) -> Result<Configuration, Status> {
+    let configuration = Configuration::parse(context, body)?;
+    configuration.check_kind("autoscaling/v1", "Scale")?;
+    let scale = configuration.document();
+    let metadata = scale.get("metadata").cloned().unwrap_or_else(|| json!({}));
+    let whole = json!({"apiVersion": context.kind.api_version(), "kind": context.kind.kind, "metadata": metadata});
+    let has_replicas = scale["spec"].get("replicas").is_some();
+    let whole = if has_replicas { scaled(context, &whole, scale)? } else { whole };
+    Ok(configuration.with(whole))
+}
+
 async fn write_scale(
-    context: &Context,
+    context: &Context<'_>,
     options: &WriteOptions,
     change: impl Fn(&Value) -> Result<Value, Status> + Send + Sync,
 ) -> Result<Value, Status> {
     let edited = edit::apply(context, Part::Main, options, change).await?;
-    Ok(scale_of(context, &codec::decode(&edited.bytes)?))
+    scale_of(context, &codec::decode(&edited.bytes)?)
 }
 
-fn scaled(context: &Context, current: &Value, scale: &Value) -> Result<Value, Status> {
+fn scaled(context: &Context<'_>, current: &Value, scale: &Value) -> Result<Value, Status> {
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
     if replicas < 0 {
         let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
         return Err(Status::invalid(context.kind, &context.info.name, &[error]));
     }
     let mut object = current.clone();
-    object["spec"]["replicas"] = replicas.into();
+    let builtin = ["spec".to_owned(), "replicas".to_owned()];
+    let path = scale_paths(context).map_or(&builtin[..], |paths| &paths.spec_replicas);
+    *path.iter().fold(&mut object, |place, name| {
+        if !place.is_object() {
+            *place = json!({});
+        }
+        &mut place[name.as_str()]
+    }) = replicas.into();
     for field in ["uid", "resourceVersion"] {
         let given = meta(scale, field);
         if !given.is_empty() {
@@ -93,22 +119,48 @@ fn scaled(context: &Context, current: &Value, scale: &Value) -> Result<Value, St
     Ok(object)
 }
 
-fn scale_of(context: &Context, object: &Value) -> Value {
+/// Where a custom kind keeps its replicas.
+fn scale_paths<'t>(context: &Context<'t>) -> Option<&'t crd::Scale> {
+    context.kind.custom.as_ref().and_then(|custom| custom.scale.as_ref())
+}
+
+/// Wanted and observed replicas and the selector.
+///
+/// # Errors
+/// 500 when an object of a custom kind says nothing about the replicas it wants.
+fn replicas_of(context: &Context<'_>, object: &Value) -> Result<(i64, i64, String), Status> {
+    let number = |path: &[&str]| path.iter().try_fold(object, |value, name| value.get(name)).and_then(Value::as_i64);
+    let Some(paths) = scale_paths(context) else {
+        let selector = selector_text(&object["spec"]["selector"], context.kind.group.is_empty());
+        let wanted = number(&["spec", "replicas"]).unwrap_or(0);
+        return Ok((wanted, number(&["status", "replicas"]).unwrap_or(0), selector));
+    };
+    fn names(path: &[String]) -> Vec<&str> {
+        path.iter().map(String::as_str).collect()
+    }
+    let wanted = number(&names(&paths.spec_replicas)).ok_or_else(|| {
+        Status::internal(format!("the spec replicas field \".{}\" does not exist", paths.spec_replicas.join(".")))
+    })?;
+    let selector = paths.label_selector.as_ref().map(|path| text(object, &names(path))).unwrap_or_default();
+    Ok((wanted, number(&names(&paths.status_replicas)).unwrap_or(0), selector.to_owned()))
+}
+
+fn scale_of(context: &Context<'_>, object: &Value) -> Result<Value, Status> {
     let field = |name: &str| object["metadata"][name].clone();
-    let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)});
-    let selector = selector_text(&object["spec"]["selector"], context.kind.group.is_empty());
+    let (wanted, observed, selector) = replicas_of(context, object)?;
+    let mut status = json!({"replicas": observed});
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
-    json!({
+    Ok(json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {
             "name": field("name"), "namespace": field("namespace"), "uid": field("uid"),
             "resourceVersion": field("resourceVersion"), "creationTimestamp": field("creationTimestamp"),
         },
-        "spec": {"replicas": object["spec"]["replicas"].as_i64().unwrap_or(0)},
+        "spec": {"replicas": wanted},
         "status": status,
-    })
+    }))
 }
 
 /// A selector in its query form. The core group's are plain maps.
@@ -134,7 +186,7 @@ fn selector_text(selector: &Value, plain: bool) -> String {
 // === binding ===
 
 /// Assigns a pod to a node, once.
-async fn binding(context: &Context, body: &[u8]) -> Result<Response, Status> {
+async fn binding(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     let options = WriteOptions::parse(&context.query)?;
     let binding = context.decode_other("v1", "Binding", body)?;
     bind(context, &binding, &options).await?;
@@ -142,7 +194,7 @@ async fn binding(context: &Context, body: &[u8]) -> Result<Response, Status> {
     Ok(respond::document(201, &success, &context.shape.output))
 }
 
-pub(crate) async fn bind(context: &Context, binding: &Value, options: &WriteOptions) -> Result<(), Status> {
+pub(crate) async fn bind(context: &Context<'_>, binding: &Value, options: &WriteOptions) -> Result<(), Status> {
     let name = &context.info.name;
     let node = text(binding, &["target", "name"]);
     let kind = text(binding, &["target", "kind"]);
@@ -157,7 +209,7 @@ pub(crate) async fn bind(context: &Context, binding: &Value, options: &WriteOpti
     edit::apply(context, Part::Binding, options, |pod| bound(context, pod, binding, node)).await.map(|_| ())
 }
 
-fn bound(context: &Context, pod: &Value, binding: &Value, node: &str) -> Result<Value, Status> {
+fn bound(context: &Context<'_>, pod: &Value, binding: &Value, node: &str) -> Result<Value, Status> {
     let name = &context.info.name;
     let refuse = |why: &str| Err(Status::conflict(context.kind, name, why));
     let assigned = text(pod, &["spec", "nodeName"]);
@@ -194,6 +246,6 @@ fn bound(context: &Context, pod: &Value, binding: &Value, node: &str) -> Result<
 }
 
 /// Deletes without options, as an eviction does.
-pub(crate) async fn delete_named(context: &Context, options: &crate::deletion::Options) -> Result<(), Status> {
+pub(crate) async fn delete_named(context: &Context<'_>, options: &crate::deletion::Options) -> Result<(), Status> {
     delete::named(context, &context.info.name, options).await.map(|_| ())
 }

@@ -225,7 +225,7 @@ fn has_been_deleted(server: &ApiServer, pod: &Value) -> bool {
 }
 
 /// POST serviceaccounts/NAME/token.
-pub(crate) async fn answer(context: &Context, body: &[u8]) -> Result<Response, Status> {
+pub(crate) async fn answer(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     let options = WriteOptions::parse(&context.query)?;
     let mut request = context.decode_other("authentication.k8s.io/v1", "TokenRequest", body)?;
     let server = &context.server;
@@ -256,7 +256,7 @@ pub(crate) async fn answer(context: &Context, body: &[u8]) -> Result<Response, S
     Ok(respond::document(201, &request, &context.shape.output))
 }
 
-fn check_life(context: &Context, seconds: i64) -> Result<(), Status> {
+fn check_life(context: &Context<'_>, seconds: i64) -> Result<(), Status> {
     let detail = match seconds {
         ..LIFE_SECONDS_MIN => "may not specify a duration less than 10 minutes",
         seconds if seconds > LIFE_SECONDS_MAX => "may not specify a duration larger than 2^32 seconds",
@@ -267,7 +267,7 @@ fn check_life(context: &Context, seconds: i64) -> Result<(), Status> {
 }
 
 /// Binds the token to the object that the request names.
-fn bind(context: &Context, bound: &mut Bound, wanted: &Value) -> Result<(), Status> {
+fn bind(context: &Context<'_>, bound: &mut Bound, wanted: &Value) -> Result<(), Status> {
     let (kind, name, uid) = (text(wanted, &["kind"]), text(wanted, &["name"]), text(wanted, &["uid"]));
     if !wanted.is_object() {
         return Ok(());

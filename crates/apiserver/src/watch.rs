@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::body::Body;
 use crate::config::Clock;
 use crate::context::Context;
+use crate::customs::{self, Served, Tables};
 use crate::query::Query;
 use crate::respond::{self, Response, Shape};
 use crate::selection::Selection;
@@ -64,8 +65,10 @@ fn start(query: &Query) -> Result<Start, Status> {
 
 /// A watch under way.
 struct Stream {
-    kind: &'static Kind,
-    stored: &'static Kind,
+    kind: Arc<Kind>,
+    stored: Arc<Kind>,
+    /// Of a custom kind: the table, whose changes may end the watch.
+    tables: Option<Tables>,
     selection: Selection,
     shape: Shape,
     clock: Clock,
@@ -79,7 +82,7 @@ struct Stream {
     headers_sent: bool,
 }
 
-pub(crate) async fn answer(context: &Context) -> Result<Response, Status> {
+pub(crate) async fn answer(context: &Context<'_>) -> Result<Response, Status> {
     let selection = Selection::parse(context.kind, &context.query)?;
     let start = start(&context.query)?;
     if let Start::State { not_before: Some(revision), .. } = start {
@@ -108,7 +111,7 @@ fn error_frame(status: &Status) -> Bytes {
 }
 
 impl Stream {
-    fn open(context: &Context, selection: Selection, start: Start) -> Result<Result<Self, WatchError>, Status> {
+    fn open(context: &Context<'_>, selection: Selection, start: Start) -> Result<Result<Self, WatchError>, Status> {
         let store = &context.server.store;
         let prefix = match context.info.name.as_str() {
             name if !name.is_empty() && (!context.kind.namespaced || !context.namespace().is_empty()) => {
@@ -134,8 +137,9 @@ impl Stream {
         let ends = Instant::now() + lifetime(&context.query)?;
         let bookmark = context.query.flag("allowWatchBookmarks").then(|| next_bookmark(ends));
         Ok(Ok(Self {
-            kind: context.kind,
-            stored: context.stored,
+            kind: Arc::clone(context.kind),
+            stored: Arc::clone(context.stored),
+            tables: context.kind.custom.is_some().then(|| context.server.tables()),
             selection,
             shape: Shape { ..context.shape },
             clock: context.server.config.clock.clone(),
@@ -154,6 +158,7 @@ impl Stream {
         self.push_initial(&mut chunk);
         while chunk.is_empty() {
             let watch = self.watch.as_mut()?;
+            let changed = customs::changed(self.tables.as_mut());
             let timer = self.bookmark.map_or(self.ends, |bookmark| bookmark.min(self.ends));
             tokio::select! {
                 event = watch.next() => match event {
@@ -162,6 +167,7 @@ impl Stream {
                     Some(Err(_)) | None => self.watch = None,
                 },
                 () = sleep_until(timer) => self.push_timed(&mut chunk),
+                served = changed => self.push_last(&served, &mut chunk),
             }
         }
         Some(chunk.freeze())
@@ -170,7 +176,7 @@ impl Stream {
     fn push_initial(&mut self, chunk: &mut BytesMut) {
         while chunk.len() < CHUNK_BYTES {
             let Some(entry) = self.initial.next() else { break };
-            if self.selection.matches(self.stored, &entry) {
+            if self.selection.matches(&self.stored, &entry) {
                 self.push(chunk, "ADDED", &entry.value);
             }
         }
@@ -189,6 +195,17 @@ impl Stream {
         }
     }
 
+    /// A kind that is not the one the watch began with ends it, after what happened before.
+    fn push_last(&mut self, served: &Served, chunk: &mut BytesMut) {
+        if served.has(&self.kind) {
+            return;
+        }
+        while let Some(event) = self.watch.as_mut().and_then(Watch::try_next) {
+            self.push_event(chunk, &event);
+        }
+        self.watch = None;
+    }
+
     fn push_timed(&mut self, chunk: &mut BytesMut) {
         let now = Instant::now();
         if self.ends <= now {
@@ -205,7 +222,7 @@ impl Stream {
     }
 
     fn push_event(&mut self, chunk: &mut BytesMut, event: &Event) {
-        let matches = |entry: &Entry| self.selection.matches(self.stored, entry);
+        let matches = |entry: &Entry| self.selection.matches(&self.stored, entry);
         let before = event.previous.as_ref().filter(|previous| matches(previous)).cloned();
         let after = event.kind == EventKind::Put && matches(&event.entry);
         match (before, after) {
@@ -225,11 +242,11 @@ impl Stream {
         chunk.put_slice(b"{\"type\":\"");
         chunk.put_slice(kind.as_bytes());
         chunk.put_slice(b"\",\"object\":");
-        if self.shape.output.is_plain() && !convert::is_needed(self.kind) {
+        if self.shape.output.is_plain() && !convert::is_needed(&self.kind) {
             chunk.put_slice(bytes);
         } else {
             let object = codec::decode(bytes).unwrap_or_else(|status| status.to_value());
-            let object = self.shaped(convert::from_stored(self.kind, object));
+            let object = self.shaped(convert::from_stored(&self.kind, object));
             chunk.put_slice(object.to_string().as_bytes());
         }
         chunk.put_slice(b"}\n");
@@ -239,7 +256,7 @@ impl Stream {
         let headers = !std::mem::replace(&mut self.headers_sent, true);
         // Ages in rows are those of the moment the row is sent.
         self.shape.now = self.clock.now();
-        self.shape.object(self.kind, object, headers)
+        self.shape.object(&self.kind, object, headers)
     }
 
     fn push_bookmark(&mut self, chunk: &mut BytesMut, revision: u64, end_of_initial: bool) {

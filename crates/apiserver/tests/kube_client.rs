@@ -48,6 +48,30 @@ async fn objects_come_and_go() {
 }
 
 #[tokio::test]
+async fn configurations_are_applied() {
+    let maps: Api<ConfigMap> = Api::default_namespaced(client().await);
+    let config =
+        |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"a": value}});
+    let by = |name: &str| PatchParams::apply(name);
+    let created = maps.patch("x", &by("one"), &Patch::Apply(config("b"))).await.unwrap();
+    let owner = &created.managed_fields()[0];
+    assert_eq!((owner.manager.as_deref(), owner.operation.as_deref()), (Some("one"), Some("Apply")));
+    assert_eq!(owner.fields_v1.as_ref().unwrap().0, json!({"f:data": {"f:a": {}}}));
+    let again = maps.patch("x", &by("one"), &Patch::Apply(config("b"))).await.unwrap();
+    assert_eq!(again.resource_version(), created.resource_version());
+    let refused = maps.patch("x", &by("two"), &Patch::Apply(config("c"))).await.unwrap_err();
+    assert!(
+        matches!(&refused, kube::Error::Api(status) if status.code == 409 && status.reason == "Conflict"),
+        "{refused}"
+    );
+    let forced = maps.patch("x", &by("two").force(), &Patch::Apply(config("c"))).await.unwrap();
+    assert_eq!(forced.data.unwrap()["a"], "c");
+    // Who says nothing else is known by its user.
+    let replaced = maps.replace("x", &PostParams::default(), &config_map("x")).await.unwrap();
+    assert_eq!(replaced.managed_fields()[0].manager.as_deref(), Some("controller"));
+}
+
+#[tokio::test]
 async fn deployments_scale() {
     let deployments: Api<Deployment> = Api::default_namespaced(client().await);
     let deployment: Deployment = serde_json::from_value(json!({

@@ -18,6 +18,9 @@ type Object = Map<String, Value>;
 
 /// Fills in the defaults of a kind.
 pub fn apply(kind: &Kind, object: &mut Value) {
+    if let Some(custom) = &kind.custom {
+        return crate::crd::apply_defaults(custom, object);
+    }
     let Some(map) = object.as_object_mut() else { return };
     by_kind(kind, map);
     object_defaults(kind.types(), kind.root, map);
@@ -32,6 +35,7 @@ fn by_kind(kind: &Kind, object: &mut Object) {
         ("", "Node") => node(object),
         ("", "ReplicationController") => workload::replication_controller(object),
         ("batch", "Job") => workload::job(object),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => definition(object),
         _ => {}
     }
 }
@@ -127,6 +131,21 @@ fn secret(object: &mut Object) {
     for (key, value) in plain {
         let bytes = value.as_str().unwrap_or_default();
         data.insert(key, base64::engine::general_purpose::STANDARD.encode(bytes).into());
+    }
+}
+
+/// Names that follow from the kind, and no conversion.
+fn definition(object: &mut Object) {
+    let Some(spec) = child(object, "spec") else { return };
+    if let Some(names) = child(spec, "names") {
+        let kind = text(names, "kind").to_owned();
+        if !kind.is_empty() {
+            put(names, "singular", kind.to_lowercase());
+            put(names, "listKind", format!("{kind}List"));
+        }
+    }
+    if let Some(conversion) = child(spec, "conversion") {
+        put(conversion, "strategy", "None");
     }
 }
 

@@ -178,6 +178,11 @@ pub struct Type {
     pub fields: Vec<Field>,
     /// The whole object is one unit for server-side apply.
     pub atomic: bool,
+    /// From the schema of a custom resource: decoding drops unknown fields and leaves every other judgement to
+    /// validation, so that nulls and values of the wrong type stay.
+    pub custom: bool,
+    /// Unknown fields are kept.
+    pub open: bool,
     /// Kinds that are encoded as this type.
     pub gvks: Vec<Gvk>,
 }

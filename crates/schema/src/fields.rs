@@ -34,6 +34,9 @@ pub fn selectable(kind: &Kind, object: &Value) -> BTreeMap<String, String> {
 
 /// One field label of an object.
 fn field(kind: &Kind, object: &Value, label: &str) -> String {
+    if kind.custom.is_some() {
+        return path(object, label);
+    }
     match (kind.plural.as_str(), label) {
         ("pods", "spec.host") => path(object, "spec.nodeName"),
         ("pods", "spec.hostNetwork") => flag(object, "spec.hostNetwork"),

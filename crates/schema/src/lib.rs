@@ -4,6 +4,8 @@
 //! Works on JSON documents and the table, never on typed structs, and never does I/O, reads a clock or draws a random
 //! number: bytes, times and random bytes are arguments.
 
+pub mod apply;
+pub mod crd;
 pub mod decode;
 pub mod defaults;
 pub mod discovery;

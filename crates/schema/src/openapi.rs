@@ -45,9 +45,10 @@ impl Dialect {
 /// The documents of one table.
 #[derive(Debug)]
 pub struct Documents {
-    table: &'static Table,
+    table: Arc<Table>,
     index: OnceLock<Document>,
-    groups: BTreeMap<String, OnceLock<Document>>,
+    /// Shared between tables whose kinds of the group version are the same.
+    groups: BTreeMap<String, Arc<OnceLock<Document>>>,
     v2_json: OnceLock<Document>,
     v2_protobuf: OnceLock<Document>,
 }
@@ -82,11 +83,23 @@ fn key(kind: &Kind) -> String {
     }
 }
 
+/// The very same rows make up a group version in both tables.
+fn same_kinds(one: &Table, other: &Table, key: &str) -> bool {
+    let of = |table: &Table| -> Vec<*const Kind> {
+        table.kinds().filter(|kind| self::key(kind) == key).map(std::ptr::from_ref).collect()
+    };
+    of(one) == of(other)
+}
+
 impl Documents {
-    /// For a table.
-    pub fn new(table: &'static Table) -> Self {
+    /// For a table. Documents of group versions that are the same in the table of `before` are taken over.
+    pub fn new(table: Arc<Table>, before: Option<&Self>) -> Self {
         let keys: BTreeSet<String> = table.kinds().map(key).collect();
-        let groups = keys.into_iter().map(|key| (key, OnceLock::new())).collect();
+        let known = |key: &String| {
+            let before = before.filter(|before| same_kinds(&before.table, &table, key))?;
+            before.groups.get(key).cloned()
+        };
+        let groups = keys.into_iter().map(|key| (key.clone(), known(&key).unwrap_or_default())).collect();
         Self { table, index: OnceLock::new(), groups, v2_json: OnceLock::new(), v2_protobuf: OnceLock::new() }
     }
 
@@ -113,19 +126,19 @@ impl Documents {
         let slot = self.groups.get(key)?;
         let build = || {
             let kinds: Vec<&Kind> = self.table.kinds().filter(|kind| self::key(kind) == key).collect();
-            Document::json(&v3_document(self.table, &kinds))
+            Document::json(&v3_document(&self.table, &kinds))
         };
         Some(slot.get_or_init(build).clone())
     }
 
     /// `/openapi/v2` as JSON.
     pub fn v2_json(&self) -> Document {
-        self.v2_json.get_or_init(|| Document::json(&v2_document(self.table))).clone()
+        self.v2_json.get_or_init(|| Document::json(&v2_document(&self.table))).clone()
     }
 
     /// `/openapi/v2` as [`V2_PROTOBUF`].
     pub fn v2_protobuf(&self) -> Document {
-        self.v2_protobuf.get_or_init(|| Document::new(gnostic::document(&v2_document(self.table)))).clone()
+        self.v2_protobuf.get_or_init(|| Document::new(gnostic::document(&v2_document(&self.table)))).clone()
     }
 }
 

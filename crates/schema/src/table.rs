@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use crate::crd::Custom;
 use crate::facts::{TypeId, TypeRef, TypeSet};
 
 /// Group, version and kind.
@@ -155,6 +156,8 @@ pub struct Kind {
     pub columns: Vec<Column>,
     /// Field labels for field selectors besides `metadata.name` and `metadata.namespace`.
     pub field_labels: Vec<String>,
+    /// What only kinds that a CustomResourceDefinition made have.
+    pub custom: Option<Arc<Custom>>,
     pub(crate) types: Arc<TypeSet>,
     pub(crate) root: TypeId,
 }
@@ -180,9 +183,15 @@ impl Kind {
         api_version(&self.group, &self.version)
     }
 
+    /// `apiVersion` of its objects in the store: custom kinds are stored in one of their versions.
+    pub fn stored_api_version(&self) -> String {
+        let stored = self.custom.as_ref().map_or(&self.version, |custom| &custom.storage_version);
+        api_version(&self.group, stored)
+    }
+
     /// Kind of a list of them.
     pub fn list_kind(&self) -> String {
-        format!("{}List", self.kind)
+        self.custom.as_ref().map_or_else(|| format!("{}List", self.kind), |custom| custom.list_kind.clone())
     }
 
     /// `plural.group`, or only the plural for the core group: the form used in messages.
@@ -216,15 +225,15 @@ impl Kind {
     }
 }
 
-/// All kinds the server has.
-#[derive(Debug)]
+/// All kinds the server has. Immutable: a change of custom kinds makes another table.
+#[derive(Clone, Debug)]
 pub struct Table {
-    kinds: Vec<Kind>,
+    kinds: Vec<Arc<Kind>>,
     by_resource: BTreeMap<String, usize>,
     by_kind: BTreeMap<Gvk, usize>,
-    by_gvk: BTreeMap<Gvk, TypeId>,
+    by_gvk: Arc<BTreeMap<Gvk, TypeId>>,
     types: Arc<TypeSet>,
-    own_prose: Vec<(String, &'static str, &'static str)>,
+    own_prose: Arc<Vec<(String, &'static str, &'static str)>>,
 }
 
 /// One group with its versions, most preferred first.
@@ -243,23 +252,48 @@ impl Table {
         BUILTIN.get_or_init(build::builtin)
     }
 
+    /// The built-in table with custom kinds behind it, in the order given. A custom kind that a built-in one stands in
+    /// the way of is left out.
+    pub fn with_custom(kinds: impl IntoIterator<Item = Arc<Kind>>) -> Self {
+        let mut table = Self::builtin().clone();
+        for kind in kinds {
+            table.push(kind);
+        }
+        table
+    }
+
+    fn push(&mut self, kind: Arc<Kind>) {
+        let resource = format!("{}/{}/{}", kind.group, kind.version, kind.plural);
+        if self.by_resource.contains_key(&resource) || self.by_kind.contains_key(&kind.gvk()) {
+            return;
+        }
+        self.by_resource.insert(resource, self.kinds.len());
+        self.by_kind.insert(kind.gvk(), self.kinds.len());
+        self.kinds.push(kind);
+    }
+
     /// All kinds, in discovery order.
     pub fn kinds(&self) -> impl Iterator<Item = &Kind> {
+        self.kinds.iter().map(|kind| &**kind)
+    }
+
+    /// The same, to be kept beyond the table.
+    pub fn rows(&self) -> impl Iterator<Item = &Arc<Kind>> {
         self.kinds.iter()
     }
 
     /// The kind behind a URL.
-    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Kind> {
+    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
         self.by_resource.get(&format!("{group}/{version}/{plural}")).map(|at| &self.kinds[*at])
     }
 
     /// The kind of an object.
-    pub fn gvk(&self, group: &str, version: &str, kind: &str) -> Option<&Kind> {
+    pub fn gvk(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Kind>> {
         self.by_kind.get(&Gvk::new(group, version, kind)).map(|at| &self.kinds[*at])
     }
 
     /// The kind of an object, from its `apiVersion` and `kind`.
-    pub fn object_kind(&self, api_version: &str, kind: &str) -> Option<&Kind> {
+    pub fn object_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Kind>> {
         let (group, version) = split_api_version(api_version);
         self.gvk(group, version, kind)
     }
@@ -282,7 +316,7 @@ impl Table {
     /// Groups in discovery order, the core group first.
     pub fn groups(&self) -> Vec<Group<'_>> {
         let mut groups: Vec<Group<'_>> = Vec::new();
-        for kind in &self.kinds {
+        for kind in self.kinds() {
             match groups.iter_mut().find(|group| group.name == kind.group) {
                 Some(group) if group.versions.contains(&kind.version.as_str()) => {}
                 Some(group) => group.versions.push(&kind.version),
@@ -302,9 +336,9 @@ mod tests {
         let table = Table::builtin();
         assert_eq!(table.kinds().count(), rows::ROWS.len());
         for kind in table.kinds() {
-            let found = table.resource(&kind.group, &kind.version, &kind.plural).map(Kind::gvk);
+            let found = table.resource(&kind.group, &kind.version, &kind.plural).map(|kind| kind.gvk());
             assert_eq!(found, Some(kind.gvk()));
-            assert_eq!(table.object_kind(&kind.api_version(), &kind.kind).map(Kind::gvk), Some(kind.gvk()));
+            assert_eq!(table.object_kind(&kind.api_version(), &kind.kind).map(|kind| kind.gvk()), Some(kind.gvk()));
             if kind.is_stored() && kind.kind != "ComponentStatus" {
                 assert!(kind.root().field("metadata").is_some(), "{}", kind.kind);
                 let list = Gvk::new(&kind.group, &kind.version, &kind.list_kind());

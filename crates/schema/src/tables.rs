@@ -5,6 +5,7 @@
 pub mod age;
 mod cells;
 mod core;
+mod custom;
 mod network;
 mod own;
 mod pod;
@@ -92,6 +93,14 @@ fn begins_with_name(kind: &Kind) -> bool {
 }
 
 fn columns(kind: &Kind) -> Value {
+    if let Some(custom) = &kind.custom {
+        let own = custom.columns.iter().map(|column| {
+            let mut definition = definition(&column.name, &column.kind, &column.format, column.priority);
+            definition["description"] = column.description.as_str().into();
+            definition
+        });
+        return [definition(NAME, "string", "name", 0)].into_iter().chain(own).collect();
+    }
     let name = begins_with_name(kind).then(|| definition(NAME, "string", "name", 0));
     let created = kind.columns.is_empty().then(|| definition("Created At", "date", "", 0));
     let own = kind.columns.iter().map(|column| {
@@ -102,6 +111,13 @@ fn columns(kind: &Kind) -> Value {
 }
 
 fn row(kind: &Kind, object: &Value, options: &Options) -> Value {
+    if let Some(custom) = &kind.custom {
+        let own = custom.columns.iter().map(|column| custom::cell(column, object, options.now));
+        let cells: Vec<Value> = [object["metadata"]["name"].clone()].into_iter().chain(own).collect();
+        let mut row = json!({"cells": cells});
+        include(&mut row, object, options);
+        return row;
+    }
     let context = cells::Context { kind, object, now: options.now };
     let mut cells: Vec<Value> = Vec::with_capacity(kind.columns.len() + 2);
     if begins_with_name(kind) {

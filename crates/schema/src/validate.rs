@@ -18,6 +18,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::crd;
 use crate::status::Cause;
 use crate::table::Kind;
 
@@ -222,11 +223,22 @@ pub fn update_status(kind: &Kind, object: &Value, old: &Value) -> Vec<FieldError
     if kind.is("", "pods") {
         pod::update_status(object, old, &mut errors);
     }
+    if kind.custom.is_some() {
+        rules(kind, object, Some(old), &mut errors);
+    }
     errors.list
 }
 
 /// Rules of a kind; `old` is the stored object on update.
 fn rules(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut Errors) {
+    if let Some(custom) = &kind.custom {
+        errors.list.extend(crd::validate(kind, custom, object, old));
+        return;
+    }
+    if kind.is(crd::GROUP, crd::PLURAL) {
+        errors.list.extend(old.map_or_else(|| crd::create(object), |old| crd::update(object, old)));
+        return;
+    }
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "pods") => match old {
             None => pod::create(object, errors),
@@ -245,10 +257,16 @@ fn rules(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut Errors) 
     }
 }
 
-/// Something outside `metadata` and `status` differs: the generation goes up.
-pub fn generation_changed(object: &Value, old: &Value) -> bool {
+/// Something outside `metadata` and `status` differs: the generation goes up. A custom kind without a status subresource
+/// has no status in this sense.
+pub fn generation_changed(kind: &Kind, object: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (object.as_object(), old.as_object()) else { return true };
-    let counts = |(key, _): &(&String, &Value)| !["metadata", "status", "apiVersion", "kind"].contains(&key.as_str());
+    let status_counts = kind.custom.is_some() && !kind.has_status_subresource();
+    let counts = |(key, _): &(&String, &Value)| match key.as_str() {
+        "metadata" | "apiVersion" | "kind" => false,
+        "status" => status_counts,
+        _ => true,
+    };
     let all = |map: &'_ serde_json::Map<String, Value>| map.iter().filter(counts).count();
     all(new) != all(old) || new.iter().filter(counts).any(|(key, value)| old.get(key) != Some(value))
 }

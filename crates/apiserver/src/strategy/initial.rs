@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use isopod_schema::Kind;
+use isopod_schema::{Kind, crd};
 use isopod_types::Quantity;
 use serde_json::{Map, Value, json};
 
@@ -13,7 +13,8 @@ const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Creating an object of the kind adds more than system fields to it.
 pub(super) fn adds(kind: &Kind) -> bool {
-    matches!(kind.group.as_str(), "apps" | "batch")
+    kind.is(crd::GROUP, crd::PLURAL)
+        || matches!(kind.group.as_str(), "apps" | "batch")
         || kind.group.is_empty()
             && [
                 "pods",
@@ -36,13 +37,40 @@ pub(super) fn apply(kind: &Kind, object: &mut Value, uid: &str) {
         ("apps", "replicasets") | ("", "replicationcontrollers") => object["status"] = json!({"replicas": 0}),
         ("apps", "deployments" | "statefulsets" | "daemonsets") => object["status"] = json!({}),
         ("batch", "jobs") => job(object, uid),
+        (crd::GROUP, crd::PLURAL) => definition(object),
         _ => {}
     }
     reforce(kind, object);
 }
 
-/// The label that names a namespace cannot be taken away.
+/// A definition is held until its objects are gone.
+fn definition(object: &mut Value) {
+    object["status"] = json!({"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": []});
+    let finalizers = metadata(object).entry("finalizers").or_insert_with(|| json!([]));
+    if let Some(list) = finalizers.as_array_mut().filter(|list| !list.iter().any(|name| name == crd::CLEANUP_FINALIZER))
+    {
+        list.push(crd::CLEANUP_FINALIZER.into());
+    }
+}
+
+/// A version that objects are stored in from now on is remembered for as long as some may be.
+fn remember_stored(definition: &mut Value) {
+    let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+    let Some(stored) = versions.into_iter().find(|version| version["storage"] == true) else { return };
+    let name = stored["name"].clone();
+    if !definition["status"]["storedVersions"].is_array() {
+        definition["status"]["storedVersions"] = json!([]);
+    }
+    if let Some(list) = definition["status"]["storedVersions"].as_array_mut().filter(|list| !list.contains(&name)) {
+        list.push(name);
+    }
+}
+
+/// The label that names a namespace cannot be taken away; nor what a definition has to remember.
 pub(super) fn reforce(kind: &Kind, object: &mut Value) {
+    if kind.is(crd::GROUP, crd::PLURAL) {
+        remember_stored(object);
+    }
     if kind.is("", "namespaces") {
         let name = meta(object, "name").to_owned();
         if !object["metadata"]["labels"].is_object() {

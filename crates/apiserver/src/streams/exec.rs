@@ -20,7 +20,7 @@ pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Versions of the SPDY form, newest first.
 const SPDY_VERSIONS: [&str; 4] = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 
-pub(super) async fn answer(context: &Context, request: Request<RequestBody>) -> Result<Response, Status> {
+pub(super) async fn answer(context: &Context<'_>, request: Request<RequestBody>) -> Result<Response, Status> {
     let kind = upgrade::asked(&request)?;
     // Both forms need the same right, although one of them is a GET.
     context.demand_verb("create")?;
@@ -42,7 +42,7 @@ pub(super) async fn answer(context: &Context, request: Request<RequestBody>) -> 
     }
 }
 
-fn exec_request(context: &Context, placed: &Placed) -> Result<ExecRequest, Status> {
+fn exec_request(context: &Context<'_>, placed: &Placed) -> Result<ExecRequest, Status> {
     let query = &context.query;
     let container = placed.container(query.get("container"))?;
     let attach = context.info.subresource == "attach";

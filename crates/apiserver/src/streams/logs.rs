@@ -15,7 +15,7 @@ use crate::strategy::{meta, text};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 
-pub(super) async fn answer(context: &Context) -> Result<Response, Status> {
+pub(super) async fn answer(context: &Context<'_>) -> Result<Response, Status> {
     if context.info.verb != "get" {
         return Err(Status::method_not_allowed(context.kind, &context.info.verb));
     }
@@ -38,7 +38,7 @@ pub(super) async fn answer(context: &Context) -> Result<Response, Status> {
     Ok(respond::with(200, TEXT, Body::stream(stream)))
 }
 
-fn request(context: &Context, placed: &Placed, container: &str) -> Result<LogRequest, Status> {
+fn request(context: &Context<'_>, placed: &Placed, container: &str) -> Result<LogRequest, Status> {
     let query = &context.query;
     let invalid = |field: &str, value: i64, detail: &str| {
         Status::invalid(context.kind, &context.info.name, &[FieldError::invalid(field, value, detail)])
@@ -59,7 +59,7 @@ fn request(context: &Context, placed: &Placed, container: &str) -> Result<LogReq
     })
 }
 
-fn since(context: &Context) -> Result<Option<Timestamp>, Status> {
+fn since(context: &Context<'_>) -> Result<Option<Timestamp>, Status> {
     let query = &context.query;
     let bad = || Status::bad_request("sinceTime is no RFC 3339 time");
     match (query.number::<i64>("sinceSeconds")?, query.get("sinceTime")) {

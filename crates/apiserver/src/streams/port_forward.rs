@@ -45,7 +45,7 @@ impl Destination {
     }
 }
 
-pub(super) async fn answer(context: &Context, request: Request<RequestBody>) -> Result<Response, Status> {
+pub(super) async fn answer(context: &Context<'_>, request: Request<RequestBody>) -> Result<Response, Status> {
     let kind = upgrade::asked(&request)?;
     context.demand_verb("create")?;
     let placed = Placed::find(context)?;
@@ -75,7 +75,7 @@ pub(super) async fn answer(context: &Context, request: Request<RequestBody>) -> 
     }
 }
 
-fn ports(context: &Context) -> Result<Vec<u16>, Status> {
+fn ports(context: &Context<'_>) -> Result<Vec<u16>, Status> {
     let texts = context.query.all("ports").flat_map(|list| list.split(','));
     let ports: Vec<u16> = texts
         .map(|text| text.parse().ok().filter(|port| *port > 0))

@@ -3,6 +3,8 @@
 
 mod access;
 mod admission;
+mod applying;
+mod customs;
 mod deletion;
 mod harness;
 mod metrics;

@@ -145,18 +145,11 @@ async fn services_change_their_type() {
 async fn what_is_not_carried_out_is_refused_by_name() {
     let cluster = Cluster::new().await;
     cluster.create("pods", "default", pod("p")).await;
-    let definition = json!({
-        "metadata": {"name": "tabs.example.com"},
-        "spec": {
-            "group": "example.com", "scope": "Namespaced", "names": {"plural": "tabs", "kind": "Tab"},
-            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}],
-        },
-    });
     let table = [
         (
-            "POST /apis/apiextensions.k8s.io/v1/customresourcedefinitions".to_owned(),
-            definition,
-            "does not carry out customresourcedefinitions",
+            "POST /apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations".to_owned(),
+            json!({"metadata": {"name": "w"}}),
+            "does not carry out validatingwebhookconfigurations",
         ),
         (format!("PATCH {POD}/resize"), json!({"spec": {"containers": []}}), "\"resize\" of pods is not supported"),
         (format!("PATCH {POD}/ephemeralcontainers"), json!({}), "\"ephemeralcontainers\" of pods is not supported"),

@@ -164,7 +164,7 @@ async fn patches_of_all_kinds() {
         (merge, r#"{"spec":{"selector":{"matchLabels":{"app":"other"}}}}"#.to_owned(), 422, "/spec/replicas", json!(4)),
         (merge, r#"{"metadata":{"name":"other"}}"#.to_owned(), 400, "/metadata/name", json!("d")),
         (merge, r#"{"metadata":{"resourceVersion":"1"}}"#.to_owned(), 409, "/metadata/name", json!("d")),
-        ("application/apply-patch+yaml", "{}".to_owned(), 415, "/metadata/name", json!("d")),
+        ("application/some-patch", "{}".to_owned(), 415, "/metadata/name", json!("d")),
         (merge, "{".to_owned(), 400, "/metadata/name", json!("d")),
     ];
     for (media, body, code, pointer, expected) in table {

@@ -219,7 +219,6 @@ async fn apply_edit_patch_replace_diff() {
         says("apply view-last-applied deploy/web", "replicas: 3"),
         refuses("apply -f -", "unknown field").reading(&with("replicas: 1", "replica: 3")),
         refuses("apply -f -", "spec.selector").reading(&with("app: web", "app: other")),
-        refuses("apply --server-side -f -", "server-side apply is not supported").reading(MANIFEST),
         says(side, "deployment.apps/web patched"),
         prints("get deploy web -o jsonpath={.spec.template.spec.containers[*].name}", "side main"),
         says(
@@ -245,6 +244,48 @@ async fn apply_edit_patch_replace_diff() {
     for site in Site::for_each_kubectl().await {
         let editor = site.directory.path().join("editor");
         std::fs::write(&editor, "sed -i 's/replicas: 1/replicas: 7/' \"$1\"\n").unwrap();
+        check_all(&cases, &site).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_side_apply() {
+    let with = |from: &str, to: &str| MANIFEST.replace(from, to);
+    let three = with("replicas: 1", "replicas: 3");
+    let without = three.replace("  replicas: 3\n", "");
+    let (applied, web) = ("deployment.apps/web serverside-applied", "deploy web -o jsonpath={.spec.replicas}");
+    let get: &'static str = format!("get {web}").leak();
+    let cases = [
+        says("apply --server-side -f - --dry-run=server", applied).reading(MANIFEST),
+        refuses("get deploy web", "not found"),
+        says("apply --server-side -f -", applied).reading(MANIFEST),
+        prints("get deploy web -o jsonpath={.metadata.managedFields[*].manager}", "kubectl"),
+        says("get deploy web -o yaml --show-managed-fields", "f:replicas: {}").not_old(),
+        prints("diff --server-side -f -", "").reading(MANIFEST),
+        refuses("diff --server-side -f -", "+ replicas: 3").reading(&three),
+        says("apply --server-side -f -", applied).reading(&three),
+        prints(get, "3"),
+        says("scale deploy web --replicas=5", "scaled"),
+        refuses("apply --server-side -f -", "conflict with \"kubectl\"").reading(&three),
+        refuses("apply --server-side -f - --field-manager=me", ".spec.replicas").reading(&three),
+        prints(get, "5"),
+        says("apply --server-side -f - --force-conflicts", applied).reading(&three),
+        prints(get, "3"),
+        // Nobody else owns it: it goes, and the default comes.
+        says("apply --server-side -f -", applied).reading(&without),
+        prints(get, "1"),
+        refuses("apply --server-side -f -", ".spec.replica: field not declared in schema")
+            .reading(&with("replicas: 1", "replica: 3"))
+            .not_old(),
+        says("delete -f -", "service \"web\" deleted").reading(MANIFEST),
+        // From client-side apply, without conflict, and what is left out then goes.
+        says("apply -f -", "deployment.apps/web created").reading(&three),
+        says("apply --server-side -f -", applied).reading(&three),
+        says("apply --server-side -f -", applied).reading(&without),
+        prints(get, "1").not_old(),
+        says("get deploy web -o jsonpath={.metadata.managedFields[*].operation}", "Apply"),
+    ];
+    for site in Site::for_each_kubectl().await {
         check_all(&cases, &site).await;
     }
 }

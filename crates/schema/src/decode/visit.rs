@@ -134,6 +134,13 @@ impl Walker<'_> {
 
     fn is_free(&self) -> bool {
         matches!(self.shape, Shape::Json | Shape::RawExtension | Shape::FieldsV1 | Shape::ObjectOr(..))
+            || self.is_custom()
+    }
+
+    /// Inside a custom resource, where only unknown fields are the walk's business.
+    fn is_custom(&self) -> bool {
+        let is_standard = matches!(self.shape, Shape::Object(id) if !self.set.get(*id).custom);
+        !is_standard && self.owner.is_some_and(|(ty, _)| ty.custom)
     }
 
     fn number<E: Error>(&self, number: Number) -> Result<Option<Value>, E> {
@@ -183,6 +190,10 @@ impl Walker<'_> {
         while let Some(key) = access.next_key_seed(KeyWalker { ty })? {
             let field = match key {
                 Key::Known(at) => &ty.fields[at],
+                Key::Unknown(name) if ty.open => {
+                    self.open_field(&mut map, name, &mut access)?;
+                    continue;
+                }
                 Key::Unknown(name) => {
                     access.next_value::<IgnoredAny>()?;
                     self.context.problem(FieldProblem::Unknown(Path::Field(self.path, &name).full()));
@@ -191,7 +202,8 @@ impl Walker<'_> {
             };
             let path = Path::Field(self.path, &field.name);
             let below = Walker { shape: &field.shape, owner: Some((ty, field)), path: &path, ..*self };
-            let value = access.next_value_seed(below)?.filter(|value| !is_omitted(field, value));
+            let value =
+                access.next_value_seed(below)?.filter(|value| !is_omitted(field, value) || self.is_reset(field));
             let previous = match value {
                 Some(value) => map.insert(field.name.clone(), value),
                 None => None,
@@ -201,6 +213,28 @@ impl Walker<'_> {
             }
         }
         Ok(Some(map.into()))
+    }
+
+    /// A field that the schema does not name and that is kept.
+    fn open_field<'de, A: MapAccess<'de>>(
+        &self,
+        map: &mut Map<String, Value>,
+        name: String,
+        access: &mut A,
+    ) -> Result<(), A::Error> {
+        let path = Path::Field(self.path, &name);
+        let below = Walker { shape: &Shape::Json, owner: None, path: &path, ..*self };
+        let value = access.next_value_seed(below)?.unwrap_or(Value::Null);
+        if map.contains_key(&name) {
+            self.context.problem(FieldProblem::Duplicate(path.full()));
+        }
+        map.insert(name, value);
+        Ok(())
+    }
+
+    /// An empty list of managed fields is not none: it asks for all owners to be forgotten.
+    fn is_reset(&self, field: &Field) -> bool {
+        field.name == "managedFields" && matches!(self.path, Path::Field(Path::Root, _))
     }
 
     fn free_map<'de, A: MapAccess<'de>>(&self, item: &Shape, mut access: A) -> Result<Option<Value>, A::Error> {

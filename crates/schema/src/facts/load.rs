@@ -70,7 +70,7 @@ fn ty(raw: RawType<'_>, enums: &[Arc<Enum>], schema_props: TypeId) -> Type {
     let (name, package) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
     let go_name = format!("{package}.{name}");
     let fields = raw.f.into_iter().map(|field| self::field(field, enums, schema_props)).collect();
-    Type { name: raw.n, go_name, fields, atomic: raw.a, gvks }
+    Type { name: raw.n, go_name, fields, atomic: raw.a, custom: false, open: false, gvks }
 }
 
 fn field(raw: RawField<'_>, enums: &[Arc<Enum>], schema_props: TypeId) -> Field {

@@ -14,18 +14,18 @@ pub(super) fn builtin() -> Table {
     let by_gvk: BTreeMap<Gvk, _> =
         types.iter().flat_map(|ty| ty.get().gvks.iter().map(move |gvk| (gvk.clone(), ty.id))).collect();
     let types = Arc::new(types);
-    let kinds: Vec<Kind> = ROWS
+    let kinds: Vec<Arc<Kind>> = ROWS
         .iter()
         .map(|row| {
             let gvk = Gvk::new(row.group, row.version, row.kind);
             let root = *by_gvk.get(&gvk).unwrap_or_else(|| panic!("row {gvk:?} has no type among the facts"));
-            kind(row, types.clone(), root)
+            Arc::new(kind(row, types.clone(), root))
         })
         .collect();
-    let resource = |kind: &Kind| format!("{}/{}/{}", kind.group, kind.version, kind.plural);
+    let resource = |kind: &Arc<Kind>| format!("{}/{}/{}", kind.group, kind.version, kind.plural);
     let by_resource = kinds.iter().enumerate().map(|(at, kind)| (resource(kind), at)).collect();
     let by_kind = kinds.iter().enumerate().map(|(at, kind)| (kind.gvk(), at)).collect();
-    Table { kinds, by_resource, by_kind, by_gvk, types, own_prose }
+    Table { kinds, by_resource, by_kind, by_gvk: Arc::new(by_gvk), types, own_prose: Arc::new(own_prose) }
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -54,6 +54,7 @@ fn kind(row: &Row, types: Arc<crate::TypeSet>, root: crate::TypeId) -> Kind {
         },
         columns: row.columns.split('|').filter(|column| !column.is_empty()).map(column).collect(),
         field_labels: field_labels(row),
+        custom: None,
         types,
         root,
     }

@@ -158,7 +158,15 @@ fn with_type_meta(mut fields: Vec<Field>) -> Vec<Field> {
 
 fn ty(name: &str, mut fields: Vec<Field>, gvks: Vec<Gvk>) -> Type {
     fields.sort_by(|a, b| a.name.cmp(&b.name));
-    Type { name: format!("{PREFIX}{name}"), go_name: format!("v1alpha1.{name}"), fields, atomic: false, gvks }
+    Type {
+        name: format!("{PREFIX}{name}"),
+        go_name: format!("v1alpha1.{name}"),
+        fields,
+        atomic: false,
+        custom: false,
+        open: false,
+        gvks,
+    }
 }
 
 fn plain(name: &str, shape: Shape) -> Field {

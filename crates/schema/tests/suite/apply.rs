@@ -301,7 +301,7 @@ fn fields() -> impl Strategy<Value = Value> {
 }
 
 fn set() -> impl Strategy<Value = Set> {
-    fields().prop_map(|fields| Set::parse(&fields).unwrap())
+    fields().prop_map(|fields| Set::parse(&fields).expect("generated fields are well-formed"))
 }
 
 fn paths(set: &Set) -> BTreeSet<Vec<Element>> {

@@ -1,5 +1,6 @@
 //! Tests of the public interface of the schema crate, one module per module.
 
+mod apply;
 mod decode;
 mod defaults;
 mod discovery;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 fn documents() -> &'static Documents {
     static DOCUMENTS: OnceLock<Documents> = OnceLock::new();
-    DOCUMENTS.get_or_init(|| Documents::new(Table::builtin()))
+    DOCUMENTS.get_or_init(|| Documents::new(std::sync::Arc::new(Table::builtin().clone()), None))
 }
 
 fn v3(key: &str) -> Value {

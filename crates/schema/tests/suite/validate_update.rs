@@ -146,7 +146,7 @@ fn generation() {
         let old = sound("pods");
         let mut new = old.clone();
         set(&mut new, pointer, json!({"a": 1}));
-        assert_eq!(validate::generation_changed(&new, &old), expected, "{pointer}");
+        assert_eq!(validate::generation_changed(kind("pods"), &new, &old), expected, "{pointer}");
     }
     check("/spec/nodeSelector", true);
     check("/metadata/labels", false);

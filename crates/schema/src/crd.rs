@@ -1,0 +1,93 @@
+//! Custom kinds: from a `CustomResourceDefinition` to rows of the table, and what their objects are held to.
+//!
+//! Everything here is a function of documents. Who watches definitions, swaps tables and removes objects is the API
+//! server.
+
+pub mod names;
+
+mod check;
+mod defaults;
+mod formats;
+mod jsonpath;
+mod row;
+mod schema;
+mod structural;
+mod types;
+mod values;
+
+use serde_json::Value;
+
+pub use jsonpath::JsonPath;
+pub use row::{is_terminating, rows, storage_row, version_order};
+pub use schema::Schema;
+
+pub(crate) use check::{create, update};
+
+use crate::table::Kind;
+use crate::validate::FieldError;
+
+/// Group of the kind that makes kinds.
+pub const GROUP: &str = "apiextensions.k8s.io";
+/// Its plural.
+pub const PLURAL: &str = "customresourcedefinitions";
+/// Holds a definition until its objects are gone.
+pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// What only custom kinds have.
+#[derive(Debug)]
+pub struct Custom {
+    /// Name of the definition, `plural.group`.
+    pub definition: String,
+    /// Kind of lists.
+    pub list_kind: String,
+    /// The version its objects are stored in.
+    pub storage_version: String,
+    /// The schema of this version.
+    pub schema: Schema,
+    /// The same as written, for publishing.
+    pub document: Value,
+    /// Printed columns after Name.
+    pub columns: Vec<PrinterColumn>,
+    /// Where the numbers of the scale subresource are.
+    pub scale: Option<Scale>,
+    /// The version is discouraged: every request gets this warning.
+    pub deprecation: Option<String>,
+}
+
+/// A printed column.
+#[derive(Debug)]
+pub struct PrinterColumn {
+    /// Heading.
+    pub name: String,
+    /// `string`, `integer`, `number`, `boolean` or `date`.
+    pub kind: String,
+    /// Format as in OpenAPI.
+    pub format: String,
+    /// What it shows.
+    pub description: String,
+    /// 0: always shown; more: only with `-o wide`.
+    pub priority: i32,
+    /// Which value it shows.
+    pub path: JsonPath,
+}
+
+/// Where the scale subresource reads and writes.
+#[derive(Debug)]
+pub struct Scale {
+    /// Wanted replicas.
+    pub spec_replicas: Vec<String>,
+    /// Observed replicas.
+    pub status_replicas: Vec<String>,
+    /// Selector in its query form.
+    pub label_selector: Option<Vec<String>>,
+}
+
+/// Fills in the defaults of the schema.
+pub(crate) fn apply_defaults(custom: &Custom, object: &mut Value) {
+    defaults::apply(&custom.schema, object);
+}
+
+/// Checks an object against the schema of its version; `old` is the stored object on update.
+pub(crate) fn validate(kind: &Kind, custom: &Custom, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    values::check(kind, &custom.schema, object, old)
+}
