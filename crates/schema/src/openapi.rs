@@ -3,6 +3,7 @@
 //!
 //! Built when first asked for and kept; descriptions are there when the build had the prose file.
 
+mod custom;
 mod gnostic;
 mod paths;
 mod prose;

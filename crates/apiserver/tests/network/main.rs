@@ -3,6 +3,7 @@
 
 mod client;
 mod commands;
+mod customs;
 mod kubectl;
 mod node;
 mod rollouts;

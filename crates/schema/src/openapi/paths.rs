@@ -26,6 +26,8 @@ struct Operation<'a> {
     gvk: Gvk,
     /// What it returns, if something else.
     returns: Option<Gvk>,
+    /// The kind of the path is a custom one.
+    custom: bool,
 }
 
 /// Adds the paths of a kind.
@@ -62,7 +64,7 @@ pub(super) fn add(kind: &Kind, builder: &mut Builder<'_>, paths: &mut Map<String
         let operations = sub.verbs.iter().map(|verb| {
             let (method, action) = method(*verb);
             let id = operation_id(kind, action, &format!("{prefix}{}", capital(&sub.name)));
-            Operation { method, action, id, gvk: sub.gvk.clone(), returns: None }
+            Operation { method, action, id, gvk: sub.gvk.clone(), returns: None, custom: kind.custom.is_some() }
         });
         let operations: Vec<Operation<'_>> = operations.collect();
         insert(builder, paths, &format!("{object}/{}", sub.name), &operations);
@@ -90,13 +92,18 @@ fn capital(word: &str) -> String {
 
 /// Such as `patchAppsV1NamespacedDeployment`.
 fn operation_id(kind: &Kind, action: &str, suffix: &str) -> String {
-    let group = if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or_default() };
+    // Groups of custom kinds may begin alike.
+    let group = match (kind.group.as_str(), &kind.custom) {
+        ("", _) => "core".to_owned(),
+        (group, None) => group.split('.').next().unwrap_or_default().to_owned(),
+        (group, Some(_)) => group.split(['.', '-']).map(capital).collect(),
+    };
     let (version, name) = (capital(&kind.version), &kind.kind);
     let (lead, end) = match suffix.strip_prefix("Namespaced") {
         Some(end) => ("Namespaced", end),
         None => ("", suffix),
     };
-    format!("{action}{}{version}{lead}{name}{end}", capital(group))
+    format!("{action}{}{version}{lead}{name}{end}", capital(&group))
 }
 
 type Row<'a> = (Verb, &'a str, &'a str, Option<Gvk>);
@@ -117,6 +124,7 @@ fn add_path(
             id: operation_id(kind, action, suffix),
             gvk: kind.gvk(),
             returns: returns.clone(),
+            custom: kind.custom.is_some(),
         })
         .collect();
     insert(builder, paths, path, &operations);
@@ -188,7 +196,9 @@ fn operation_value(builder: &mut Builder<'_>, operation: &Operation<'_>) -> Valu
     };
     let returned = operation.returns.as_ref().unwrap_or(&operation.gvk);
     let returns = builder.kind(returned).unwrap_or_else(|| json!({"type": "string"}));
-    let types: &[&str] = if operation.action == "patch" { &PATCH_TYPES } else { &OBJECT_TYPES };
+    let patches: Vec<&str> =
+        PATCH_TYPES.into_iter().filter(|ty| !(operation.custom && ty.contains("strategic"))).collect();
+    let types: &[&str] = if operation.action == "patch" { &patches } else { &OBJECT_TYPES };
     let mut value = json!({"operationId": operation.id});
     match dialect {
         Dialect::V2 => {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::{Dialect, prose};
+use super::{Dialect, custom, prose};
 use crate::facts::{Field, ListType, PatchStrategy, Shape, Type, TypeId};
 use crate::table::{Gvk, Table};
 
@@ -25,17 +25,45 @@ pub(super) struct Builder<'a> {
     pending: Vec<TypeId>,
     seen: BTreeSet<TypeId>,
     special: BTreeSet<&'static str>,
+    custom: BTreeMap<String, Value>,
 }
 
 impl<'a> Builder<'a> {
     pub(super) fn new(table: &'a Table, dialect: Dialect) -> Self {
-        Self { table, dialect, pending: Vec::new(), seen: BTreeSet::new(), special: BTreeSet::new() }
+        Self {
+            table,
+            dialect,
+            pending: Vec::new(),
+            seen: BTreeSet::new(),
+            special: BTreeSet::new(),
+            custom: BTreeMap::new(),
+        }
     }
 
     /// A reference to the type of a kind; none when it has no type (options given as query parameters).
     pub(super) fn kind(&mut self, gvk: &Gvk) -> Option<Value> {
-        let ty = self.table.type_of(gvk)?;
-        Some(self.object(ty.id))
+        match self.table.type_of(gvk) {
+            Some(ty) => Some(self.object(ty.id)),
+            None => self.custom(gvk),
+        }
+    }
+
+    /// A reference to a custom kind or its list.
+    fn custom(&mut self, gvk: &Gvk) -> Option<Value> {
+        let mut of_version = self.table.rows().filter(|kind| kind.group == gvk.group && kind.version == gvk.version);
+        let kind =
+            of_version.find(|kind| kind.custom.is_some() && (kind.kind == gvk.kind || kind.list_kind() == gvk.kind))?;
+        let definition = kind.custom.as_ref()?;
+        let name = custom::name(kind, &gvk.kind);
+        if !self.custom.contains_key(&name) {
+            let is_list = gvk.kind != kind.kind;
+            let standard = if is_list { custom::LIST_META } else { custom::OBJECT_META };
+            let standard = self.table.types().named(standard)?.id;
+            let metadata = self.object(standard);
+            let make = if is_list { custom::list } else { custom::object };
+            self.custom.insert(name.clone(), make(kind, definition, self.dialect, &metadata));
+        }
+        Some(self.reference(&name))
     }
 
     fn object(&mut self, id: TypeId) -> Value {
@@ -56,7 +84,7 @@ impl<'a> Builder<'a> {
 
     /// All definitions that were referred to, by name.
     pub(super) fn finish(mut self) -> Value {
-        let mut all = BTreeMap::new();
+        let mut all = std::mem::take(&mut self.custom);
         while let Some(id) = self.pending.pop() {
             let table = self.table;
             let ty = table.types().get(id);
