@@ -13,12 +13,12 @@ use kube::discovery::{Discovery, Scope, verbs};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, WATCHED};
 use crate::execute::{Executor, Outcome};
-use crate::graph::{Metadata, Served};
+use crate::graph::{Metadata, Served, interned};
 use crate::loops::{self, GARBAGE, NAMESPACE_END, State};
 use crate::queue::{Queue, Work};
 use crate::watches::{self, Seen};
@@ -27,6 +27,8 @@ use crate::watches::{self, Seen};
 const INBOX: usize = 4096;
 /// Plans that are carried out at once.
 const RUNNING_MAX: usize = 256;
+/// What stands for the definitions of custom kinds among what has to be seen whole.
+const DEFINITIONS: (&str, &str) = ("object", "CustomResourceDefinition");
 
 /// What the controllers need to know.
 #[derive(Clone, Debug)]
@@ -43,16 +45,15 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) ->
     let served = discover(&client).await?;
     let (to_inbox, inbox) = mpsc::channel(INBOX);
     let mut tasks = JoinSet::new();
+    watches::definitions(&mut tasks, &client, to_inbox.clone());
     for kind in WATCHED {
         let selector = (kind.2 == "ConfigMap").then(|| format!("metadata.name={ROOT_CA_CONFIG_MAP}"));
         watches::objects(&mut tasks, &client, *kind, selector.as_deref(), to_inbox.clone());
     }
-    for kind in &served {
-        watches::metadata(&mut tasks, &client, *kind, to_inbox.clone());
-    }
-    let mut driver = Driver::new(client, settings, served);
+    let mut driver = Driver::new(client, settings, Watching { tasks, handles: BTreeMap::new(), to_inbox });
+    served.into_iter().for_each(|kind| driver.serve(kind));
     driver.run(inbox, stop).await;
-    tasks.shutdown().await;
+    driver.watching.tasks.shutdown().await;
     Ok(())
 }
 
@@ -66,10 +67,10 @@ async fn discover(client: &Client) -> anyhow::Result<Vec<Served>> {
                 [verbs::LIST, verbs::WATCH, verbs::DELETE].iter().all(|verb| capabilities.supports_operation(verb));
             if usable && resource.kind != "Event" {
                 served.push(Served {
-                    group: resource.group.leak(),
-                    version: resource.version.leak(),
-                    kind: resource.kind.leak(),
-                    plural: resource.plural.leak(),
+                    group: interned(&resource.group),
+                    version: interned(&resource.version),
+                    kind: interned(&resource.kind),
+                    plural: interned(&resource.plural),
                     namespaced: capabilities.scope == Scope::Namespaced,
                 });
             }
@@ -78,8 +79,18 @@ async fn discover(client: &Client) -> anyhow::Result<Vec<Served>> {
     Ok(served)
 }
 
+/// The watches, and what ends those of single kinds: group and plural.
+struct Watching {
+    tasks: JoinSet<()>,
+    handles: BTreeMap<(&'static str, &'static str), AbortHandle>,
+    to_inbox: mpsc::Sender<Seen>,
+}
+
 struct Driver {
     state: State,
+    watching: Watching,
+    /// Kinds by the definition that made them.
+    custom: BTreeMap<String, Served>,
     queue: Queue,
     executor: Executor,
     served: Vec<Served>,
@@ -89,9 +100,8 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(client: Client, settings: Settings, served: Vec<Served>) -> Self {
-        let objects = WATCHED.iter().map(|(_, _, kind, _)| ("object", *kind));
-        let incomplete = objects.chain(served.iter().map(|served| (served.group, served.kind))).collect();
+    fn new(client: Client, settings: Settings, watching: Watching) -> Self {
+        let incomplete = WATCHED.iter().map(|(_, _, kind, _)| ("object", *kind)).chain([DEFINITIONS]).collect();
         let state = State {
             cache: Cache::default(),
             metadata: Metadata::default(),
@@ -99,7 +109,68 @@ impl Driver {
             cursors: BTreeMap::new(),
         };
         let executor = Executor { client, recorder: Arc::default() };
-        Self { state, queue: Queue::default(), executor, served, incomplete, running: JoinSet::new() }
+        Self {
+            state,
+            watching,
+            custom: BTreeMap::new(),
+            queue: Queue::default(),
+            executor,
+            served: Vec::new(),
+            incomplete,
+            running: JoinSet::new(),
+        }
+    }
+
+    /// Watches the objects of a kind from now on. Until they have been seen, nothing is decided.
+    fn serve(&mut self, kind: Served) {
+        let Watching { tasks, handles, to_inbox } = &mut self.watching;
+        // Watches that were ended are kept until somebody looks.
+        while tasks.try_join_next().is_some() {}
+        let handle = watches::metadata(tasks, &self.executor.client, kind, to_inbox.clone());
+        if let Some(before) = handles.insert((kind.group, kind.plural), handle) {
+            before.abort();
+        }
+        self.incomplete.insert((kind.group, kind.kind));
+        self.served.retain(|known| (known.group, known.plural) != (kind.group, kind.plural));
+        self.served.push(kind);
+    }
+
+    /// Forgets a kind and its objects.
+    fn unserve(&mut self, kind: &Served) {
+        if let Some(handle) = self.watching.handles.remove(&(kind.group, kind.plural)) {
+            handle.abort();
+        }
+        self.served.retain(|known| (known.group, known.plural) != (kind.group, kind.plural));
+        for key in self.state.metadata.keys(kind) {
+            let touched = self.state.metadata.remove(kind, &key);
+            self.touch_garbage(touched, &key.namespace);
+        }
+        self.complete((kind.group, kind.kind));
+    }
+
+    /// A definition says which kind it makes, if any.
+    fn define(&mut self, definition: String, kind: Option<Served>) {
+        let before = self.custom.get(&definition).copied();
+        if before == kind {
+            return;
+        }
+        if let Some(before) = before {
+            self.custom.remove(&definition);
+            self.unserve(&before);
+        }
+        if let Some(kind) = kind {
+            self.custom.insert(definition, kind);
+            // Kinds that were there when the controllers started are watched already.
+            if !self.served.contains(&kind) {
+                self.serve(kind);
+            }
+        }
+    }
+
+    fn complete(&mut self, what: (&'static str, &'static str)) {
+        if self.incomplete.remove(&what) && self.incomplete.is_empty() {
+            self.start_up();
+        }
     }
 
     async fn run(&mut self, mut inbox: mpsc::Receiver<Seen>, stop: CancellationToken) {
@@ -141,10 +212,14 @@ impl Driver {
 
     fn start(&mut self, work: Work, plan: Plan) {
         let executor = self.executor.clone();
-        let owners = if work.name == GARBAGE { self.owners_to_ask_for(&work, &plan) } else { Vec::new() };
+        let owners = if work.name == GARBAGE { self.owners_to_ask_for(&work, &plan) } else { Some(Vec::new()) };
         let finalizes = plan.writes.iter().any(|write| matches!(write, Write::FinalizeNamespace { .. }));
         self.running.spawn(async move {
-            if !owners.is_empty() && executor.any_exists(&owners).await {
+            let may_exist = match &owners {
+                Some(owners) => !owners.is_empty() && executor.any_exists(owners).await,
+                None => true,
+            };
+            if may_exist {
                 return (work, Outcome { failed: true, ..Outcome::default() });
             }
             if finalizes {
@@ -155,19 +230,23 @@ impl Driver {
         });
     }
 
-    /// Owners that seem to be gone are asked for at the API before their dependents go.
-    fn owners_to_ask_for(&self, work: &Work, plan: &Plan) -> Vec<(Target, String)> {
+    /// Owners that seem to be gone are asked for at the API before their dependents go. None when an owner is of a kind
+    /// that is not served now: nobody can say whether it is gone.
+    fn owners_to_ask_for(&self, work: &Work, plan: &Plan) -> Option<Vec<(Target, String)>> {
         let collects =
             plan.writes.iter().any(|write| matches!(write, Write::Delete { propagation: Some("Background"), .. }));
-        let Some(item) = self.state.metadata.graph.get(&work.key.name).filter(|_| collects) else { return Vec::new() };
+        let Some(item) = self.state.metadata.graph.get(&work.key.name).filter(|_| collects) else {
+            return Some(Vec::new());
+        };
         let target = |owner: &isopod_types::OwnerReference| {
-            let fits = |served: &&Served| served.kind == owner.kind && owner.api_version == api_version(served);
+            let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+            let fits = |served: &&Served| served.kind == owner.kind && served.group == group;
             let served = self.served.iter().find(fits)?;
             let namespace = if served.namespaced { &*item.meta.namespace } else { "" };
             let meta = ObjectMeta { name: owner.name.clone(), namespace: namespace.into(), ..ObjectMeta::default() };
             Some((served.target(&meta), owner.uid.clone()))
         };
-        item.meta.owner_references.iter().filter_map(target).collect()
+        item.meta.owner_references.iter().map(target).collect()
     }
 
     fn finish(&mut self, work: &Work, outcome: Outcome) {
@@ -230,7 +309,7 @@ impl Driver {
                 let vanished: Vec<Key> =
                     self.state.cache.keys(kind).into_iter().filter(|key| !keys.contains(key)).collect();
                 vanished.iter().for_each(|key| self.remove(kind, key));
-                self.incomplete.remove(&("object", kind));
+                self.complete(("object", kind));
             }
             Seen::Meta { served, meta } => self.put_meta(&served, meta),
             Seen::MetaGone { served, key } => {
@@ -242,10 +321,14 @@ impl Driver {
                     let touched = self.state.metadata.remove(&served, &key);
                     self.touch_garbage(touched, &key.namespace);
                 }
-                self.incomplete.remove(&(served.group, served.kind));
-                if self.incomplete.is_empty() {
-                    self.start_up();
-                }
+                self.complete((served.group, served.kind));
+            }
+            Seen::Defined { definition, served } => self.define(definition, served),
+            Seen::DefinitionsComplete { definitions } => {
+                let gone: Vec<String> =
+                    self.custom.keys().filter(|name| !definitions.contains(*name)).cloned().collect();
+                gone.into_iter().for_each(|name| self.define(name, None));
+                self.complete(DEFINITIONS);
             }
         }
     }
@@ -256,10 +339,6 @@ impl Driver {
         let candidates = self.state.metadata.graph.candidates();
         candidates.into_iter().for_each(|uid| self.queue.add(loops::garbage_work(uid)));
     }
-}
-
-fn api_version(served: &Served) -> String {
-    if served.group.is_empty() { served.version.into() } else { format!("{}/{}", served.group, served.version) }
 }
 
 /// Sleeps until a time, or for ever.

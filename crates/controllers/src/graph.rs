@@ -1,11 +1,13 @@
 //! Metadata of every object in the cluster, for garbage collection and the end of namespaces.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 use isopod_planner::Target;
 use isopod_planner::garbage::{Graph, Item};
 use isopod_planner::namespaces::Leftover;
 use isopod_types::{Key, ObjectMeta};
+use serde_json::Value;
 
 /// One kind that the API serves and whose objects can be listed, watched and deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,23 @@ pub(crate) struct Served {
 }
 
 impl Served {
+    /// The kind that a definition makes, once it is established. Names live as long as the program; one that comes
+    /// again is the same text.
+    pub(crate) fn of_definition(definition: &Value) -> Option<Self> {
+        let conditions = definition["status"]["conditions"].as_array()?;
+        conditions.iter().find(|found| found["type"] == "Established" && found["status"] == "True")?;
+        let versions = definition["spec"]["versions"].as_array()?;
+        let served = || versions.iter().filter(|version| version["served"] == true);
+        let version = served().find(|version| version["storage"] == true).or_else(|| served().next())?;
+        Some(Self {
+            group: interned(definition["spec"]["group"].as_str()?),
+            version: interned(version["name"].as_str()?),
+            kind: interned(definition["status"]["acceptedNames"]["kind"].as_str()?),
+            plural: interned(definition["status"]["acceptedNames"]["plural"].as_str()?),
+            namespaced: definition["spec"]["scope"] == "Namespaced",
+        })
+    }
+
     pub(crate) fn target(&self, meta: &ObjectMeta) -> Target {
         Target {
             group: self.group,
@@ -29,6 +48,18 @@ impl Served {
             resource_version: meta.resource_version.clone(),
         }
     }
+}
+
+/// One copy of each text for as long as the program runs.
+pub(crate) fn interned(text: &str) -> &'static str {
+    static KNOWN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = known.get(text) {
+        return found;
+    }
+    let kept: &'static str = text.to_owned().leak();
+    known.insert(kept);
+    kept
 }
 
 /// The graph, with objects by namespace.

@@ -11,7 +11,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::graph::Served;
 
@@ -31,6 +31,10 @@ pub(crate) enum Seen {
     MetaGone { served: Served, key: Key },
     /// As `Complete`, for metadata.
     MetaComplete { served: Served, keys: BTreeSet<Key> },
+    /// A definition of a custom kind; with the kind when it is served.
+    Defined { definition: String, served: Option<Served> },
+    /// Every definition was seen; those that are not among these are gone.
+    DefinitionsComplete { definitions: BTreeSet<String> },
 }
 
 fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
@@ -76,8 +80,49 @@ pub(crate) fn objects(
     });
 }
 
-/// Metadata of all objects of one kind.
-pub(crate) fn metadata(tasks: &mut JoinSet<()>, client: &Client, served: Served, to: mpsc::Sender<Seen>) {
+/// Definitions of custom kinds.
+pub(crate) fn definitions(tasks: &mut JoinSet<()>, client: &Client, to: mpsc::Sender<Seen>) {
+    let kind = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions");
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
+    let mut stream = watcher::watcher(api, config(None)).default_backoff().boxed();
+    tasks.spawn(async move {
+        let mut initial = BTreeSet::new();
+        while let Some(event) = stream.next().await {
+            let defined = |object: DynamicObject, is_there: bool| {
+                let definition = object.metadata.name.clone().unwrap_or_default();
+                let served = if is_there { Served::of_definition(&document(object)) } else { None };
+                Some(Seen::Defined { definition, served })
+            };
+            let seen = match event {
+                Ok(Event::Init) => None,
+                Ok(Event::InitApply(object)) => {
+                    initial.insert(object.metadata.name.clone().unwrap_or_default());
+                    defined(object, true)
+                }
+                Ok(Event::InitDone) => Some(Seen::DefinitionsComplete { definitions: std::mem::take(&mut initial) }),
+                Ok(Event::Apply(object)) => defined(object, true),
+                Ok(Event::Delete(object)) => defined(object, false),
+                Err(error) => {
+                    tracing::warn!(%error, "watch of custom kinds broke; it begins anew");
+                    None
+                }
+            };
+            if let Some(seen) = seen
+                && to.send(seen).await.is_err()
+            {
+                return;
+            }
+        }
+    });
+}
+
+/// Metadata of all objects of one kind. The handle ends the watch.
+pub(crate) fn metadata(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    served: Served,
+    to: mpsc::Sender<Seen>,
+) -> AbortHandle {
     let Served { group, version, kind, plural, .. } = served;
     let api: Api<PartialObjectMeta<DynamicObject>> =
         Api::all_with(client.clone(), &resource(group, version, kind, plural));
@@ -98,7 +143,7 @@ pub(crate) fn metadata(tasks: &mut JoinSet<()>, client: &Client, served: Served,
                 return;
             }
         }
-    });
+    })
 }
 
 /// Remembers which keys the initial list held.

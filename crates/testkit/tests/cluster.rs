@@ -90,6 +90,50 @@ async fn a_deployment_scales_and_its_garbage_goes() {
     cluster.wait_for("/apis/apps/v1/namespaces/default/replicasets", "no replica set", count(0)).await.unwrap();
 }
 
+/// Kinds that come while the controllers run are theirs too.
+#[tokio::test(flavor = "multi_thread")]
+async fn custom_objects_own_and_go_with_their_namespace() {
+    const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let cluster = cluster("custom").await;
+    let names = json!({"plural": "tabs", "kind": "Tab"});
+    let versions =
+        json!([{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]);
+    let spec = json!({"group": "example.com", "scope": "Namespaced", "names": names, "versions": versions});
+    let definition = json!({"metadata": {"name": "tabs.example.com"}, "spec": spec});
+    cluster.create(DEFINITIONS, definition).await.unwrap();
+    let established = |found: &Value| {
+        let conditions = found["status"]["conditions"].as_array();
+        conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Established" && one["status"] == "True"))
+    };
+    cluster.wait_for(&format!("{DEFINITIONS}/tabs.example.com"), "the definition", established).await.unwrap();
+    cluster.create("/api/v1/namespaces", json!({"metadata": {"name": "team"}})).await.unwrap();
+    let (tabs, maps) = ("/apis/example.com/v1/namespaces/team/tabs", "/api/v1/namespaces/team/configmaps");
+    let owner = cluster.create(tabs, json!({"metadata": {"name": "owner"}})).await.unwrap();
+    let other = cluster.create(tabs, json!({"metadata": {"name": "other"}})).await.unwrap();
+    let of = |name: &str, owner: &Value| {
+        let uid = &owner["metadata"]["uid"];
+        let owner =
+            json!({"apiVersion": "example.com/v1", "kind": "Tab", "name": owner["metadata"]["name"], "uid": uid});
+        json!({"metadata": {"name": name, "ownerReferences": [owner]}})
+    };
+    cluster.create(maps, of("dependent", &owner)).await.unwrap();
+    cluster.create(maps, of("kept", &other)).await.unwrap();
+    cluster.delete(&format!("{tabs}/owner")).await.unwrap();
+    let names = |list: &Value| -> Vec<String> {
+        let items = list["items"].as_array().into_iter().flatten();
+        items.filter_map(|item| item["metadata"]["name"].as_str().map(str::to_owned)).collect()
+    };
+    let collected = |list: &Value| !names(list).contains(&"dependent".to_owned());
+    let left = cluster.wait_for(maps, "the dependent's end", collected).await.unwrap();
+    assert!(names(&left).contains(&"kept".to_owned()), "{left}");
+    cluster.delete("/api/v1/namespaces/team").await.unwrap();
+    let gone = |list: &Value| !names(list).contains(&"team".to_owned());
+    cluster.wait_for("/api/v1/namespaces", "the namespace's end", gone).await.unwrap();
+    assert!(cluster.list("/apis/example.com/v1/tabs").await.is_empty());
+    cluster.delete(&format!("{DEFINITIONS}/tabs.example.com")).await.unwrap();
+    cluster.wait_for(DEFINITIONS, "no definition", count(0)).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_comes_back_adopts_what_runs() {
     let cluster = TestCluster::start("adopt").await.unwrap();
