@@ -2,9 +2,10 @@
 
 use std::hint::black_box;
 
+use isopod_schema::apply::{self, Managers, Writer};
 use isopod_schema::openapi::Documents;
-use isopod_schema::{Table, decode, defaults, patch, tables, validate};
-use serde_json::json;
+use isopod_schema::{Kind, Table, decode, defaults, patch, tables, validate};
+use serde_json::{Value, json};
 
 /// Calls per measurement.
 const CALLS: u32 = 20_000;
@@ -14,6 +15,24 @@ fn measure(what: &str, calls: u32, mut call: impl FnMut()) {
     let start = std::time::Instant::now();
     (0..calls).for_each(|_| call());
     println!("{what:<28} {:>10.2} us", start.elapsed().as_secs_f64() * 1e6 / f64::from(calls));
+}
+
+fn ownership(kind: &Kind, pod: &Value, changed: &Value) {
+    let writer = Writer { name: "bench", api_version: "v1", subresource: "", time: "2026-01-01T00:00:00Z" };
+    let create = || apply::update(kind, &json!({}), pod, Managers::default(), writer);
+    let fields = create().to_value();
+    measure("owners compared", CALLS, || drop(black_box(create())));
+    measure("owners of a creation", CALLS, || drop(black_box(create().to_value())));
+    let stored = || Managers::parse(&fields).expect("written here");
+    measure("owners parsed", CALLS, || drop(black_box(stored())));
+    let status = Writer { name: "other", subresource: "status", ..writer };
+    measure("owners of a status update", CALLS, || {
+        drop(black_box(apply::update(kind, pod, changed, stored(), status).to_value()));
+    });
+    let applied = apply::apply(kind, &json!({}), pod, Managers::default(), writer, false).expect("no conflict");
+    measure("apply again", CALLS, || {
+        drop(black_box(apply::apply(kind, pod, pod, applied.managers.clone(), writer, false)));
+    });
 }
 
 fn main() {
@@ -48,6 +67,7 @@ fn main() {
     let change = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}], "phase": "Running"}});
     measure("clone", CALLS, || drop(black_box(pod.clone())));
     measure("clone and strategic patch", CALLS, || drop(black_box(patch::strategic_merge(kind, pod.clone(), &change))));
+    ownership(kind, &pod, &patch::strategic_merge(kind, pod.clone(), &change).expect("patches"));
     let options =
         tables::Options { now: jiff::Timestamp::UNIX_EPOCH, include: tables::IncludeObject::Metadata, headers: true };
     measure("table of one", CALLS, || drop(black_box(tables::render(kind, [&pod], &options))));

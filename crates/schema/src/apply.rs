@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::facts::{Shape, TypeRef};
+use crate::table::Kind;
 use compare::Comparison;
 use place::Place;
 
@@ -50,6 +51,17 @@ pub trait Versions {
 
     /// An object that is in `from`, in `to`; none when that is not possible.
     fn convert(&self, object: &Value, from: &str, to: &str) -> Option<Value>;
+}
+
+/// A kind by itself, in its own version only.
+impl Versions for Kind {
+    fn root(&self, api_version: &str) -> Option<TypeRef<'_>> {
+        (api_version == self.api_version()).then(|| self.root())
+    }
+
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<Value> {
+        (from == to).then(|| object.clone())
+    }
 }
 
 /// Who writes, and when.
@@ -90,18 +102,33 @@ pub enum ApplyError {
 
 /// Who owns what after a write that was no apply. `old` is an empty object for a creation; `managers` are those of the old
 /// object or what the client wants them to be.
-pub fn update(versions: &dyn Versions, old: &Value, new: &Value, mut managers: Managers, writer: Writer<'_>) -> Managers {
+pub fn update(
+    versions: &dyn Versions,
+    old: &Value,
+    new: &Value,
+    mut managers: Managers,
+    writer: Writer<'_>,
+) -> Managers {
     let Some(ty) = versions.root(writer.api_version) else { return managers };
+    reconcile(versions, &mut managers);
     let shape = Shape::Object(ty.id);
     let comparison = compare::compare(Place::root(ty, &shape), old, new);
-    let mut touched = comparison.touched();
+    let mut touched = if managers.0.is_empty() {
+        comparison.touched
+    } else {
+        let touched = comparison.touched.clone();
+        Changes::new(versions, [old, new], writer.api_version, comparison).take_from_others(&mut managers, None);
+        touched
+    };
     strip(&mut touched);
-    let changes = Changes { versions, old, new, writer, known: BTreeMap::from([(writer.api_version.to_owned(), comparison)]) };
-    changes.take_from_others(&mut managers, None);
     if !touched.is_empty() {
         let own = Manager::new(Operation::Update, writer.name, writer.api_version, writer.subresource);
         let previous = managers.0.remove(&own).unwrap_or_default();
-        let entry = Entry { set: previous.set.union(touched), api_version: writer.api_version.into(), time: writer.time.into() };
+        let entry = Entry {
+            set: previous.set.union(touched),
+            api_version: writer.api_version.into(),
+            time: writer.time.into(),
+        };
         managers.0.insert(own, entry);
     }
     managers.cap();
@@ -118,8 +145,8 @@ pub fn check(versions: &dyn Versions, config: &Value, api_version: &str) -> Resu
     check::check(ty, config).map_err(ApplyError::Config)
 }
 
-/// Applies a configuration that passed [`check`] to an object (an empty one for a creation). Neither has `managedFields` of its own: the live
-/// ones are `managers`.
+/// Applies a configuration that passed [`check`] to an object (an empty one for a creation). Neither has `managedFields`
+/// of its own: the live ones are `managers`.
 ///
 /// # Errors
 /// What [`ApplyError`] says; conflicts only without `force`.
@@ -127,10 +154,11 @@ pub fn apply(
     versions: &dyn Versions,
     live: &Value,
     config: &Value,
-    managers: Managers,
+    mut managers: Managers,
     writer: Writer<'_>,
     force: bool,
 ) -> Result<Applied, ApplyError> {
+    reconcile(versions, &mut managers);
     let forced = || attempt(versions, live, config, managers.clone(), writer, true);
     match attempt(versions, live, config, managers.clone(), writer, force) {
         Err(ApplyError::Conflicts(conflicts)) if writer.name == migrate::KUBECTL => {
@@ -160,11 +188,12 @@ fn attempt(
     let time = last.as_ref().map_or(writer.time, |last| &last.time).to_owned();
     managers.0.insert(own.clone(), Entry { set, api_version: version.into(), time });
     let mut object = merge::merge(place, live, config);
-    if let Some(last) = last.as_ref().filter(|last| !last.set.is_empty()) {
+    let is_less = |last: &&Entry| last.api_version != version || !last.set.is_within(&managers.0[&own].set);
+    if let Some(last) = last.as_ref().filter(is_less) {
         object = prune::prune(versions, object, version, &managers, last);
     }
     let comparison = compare::compare(place, live, &object);
-    let changes = Changes { versions, old: live, new: &object, writer, known: BTreeMap::from([(version.to_owned(), comparison)]) };
+    let changes = Changes::new(versions, [live, &object], version, comparison);
     let conflicts = changes.take_from_others(&mut managers, Some(&own));
     if !force && !conflicts.is_empty() {
         return Err(ApplyError::Conflicts(conflicts));
@@ -178,6 +207,16 @@ fn attempt(
     }
     managers.0.retain(|_, entry| !entry.set.is_empty());
     Ok(Applied { object, managers })
+}
+
+/// Brings what managers own in step with the schema of their versions.
+fn reconcile(versions: &dyn Versions, managers: &mut Managers) {
+    for entry in managers.0.values_mut() {
+        if let Some(ty) = versions.root(&entry.api_version) {
+            let shape = Shape::Object(ty.id);
+            fieldset::reconcile(Place::root(ty, &shape), &mut entry.set);
+        }
+    }
 }
 
 /// Takes out what nobody owns.
@@ -198,13 +237,18 @@ fn strip(set: &mut Set) {
 /// A change of an object, seen in the version of each manager.
 struct Changes<'a> {
     versions: &'a dyn Versions,
-    old: &'a Value,
-    new: &'a Value,
-    writer: Writer<'a>,
+    /// From the first to the second.
+    states: [&'a Value; 2],
+    /// The version they are in.
+    version: &'a str,
     known: BTreeMap<String, Comparison>,
 }
 
-impl Changes<'_> {
+impl<'a> Changes<'a> {
+    fn new(versions: &'a dyn Versions, states: [&'a Value; 2], version: &'a str, comparison: Comparison) -> Self {
+        Self { versions, states, version, known: BTreeMap::from([(version.to_owned(), comparison)]) }
+    }
+
     /// Takes changed and removed fields from all managers but this one. Who cannot be asked, because its version is
     /// gone, owns nothing any more. Returns what was changed and owned.
     fn take_from_others(mut self, managers: &mut Managers, but: Option<&Manager>) -> Vec<Conflict> {
@@ -214,7 +258,7 @@ impl Changes<'_> {
                 return true;
             }
             let Some(comparison) = self.in_version(&entry.api_version) else { return false };
-            let lost = entry.set.intersection(&comparison.touched());
+            let lost = entry.set.intersection(&comparison.touched);
             let set = std::mem::take(&mut entry.set);
             conflicts.extend(lost.paths().into_iter().map(|path| Conflict::new(manager, &entry.api_version, path)));
             entry.set = set.difference(&lost).difference(&comparison.removed);
@@ -226,9 +270,10 @@ impl Changes<'_> {
     fn in_version(&mut self, version: &str) -> Option<&Comparison> {
         if !self.known.contains_key(version) {
             let ty = self.versions.root(version)?;
-            let convert = |object| self.versions.convert(object, self.writer.api_version, version);
+            let convert = |object| self.versions.convert(object, self.version, version);
             let shape = Shape::Object(ty.id);
-            let comparison = compare::compare(Place::root(ty, &shape), &convert(self.old)?, &convert(self.new)?);
+            let comparison =
+                compare::compare(Place::root(ty, &shape), &convert(self.states[0])?, &convert(self.states[1])?);
             self.known.insert(version.to_owned(), comparison);
         }
         self.known.get(version)

@@ -64,8 +64,9 @@ impl Connection {
     }
 
     pub async fn send(&mut self, method: Method, path: &str, body: String) -> Result<Response<Incoming>, Failure> {
+        let media = if method == Method::PATCH { "application/apply-patch+yaml" } else { "application/json" };
         let request = Request::builder().method(method).uri(path).header("host", "127.0.0.1");
-        let request = request.header("accept", "application/json").header("content-type", "application/json");
+        let request = request.header("accept", "application/json").header("content-type", media);
         self.sender.ready().await?;
         let response = self.sender.send_request(request.body(Full::from(body))?).await?;
         if response.status().is_success() {
@@ -87,6 +88,12 @@ impl Connection {
 
     pub async fn post(&mut self, path: &str, body: String) -> Result<(), Failure> {
         self.send(Method::POST, path, body).await?.into_body().collect().await?;
+        Ok(())
+    }
+
+    /// Server-side apply.
+    pub async fn apply(&mut self, path: &str, body: String) -> Result<(), Failure> {
+        self.send(Method::PATCH, path, body).await?.into_body().collect().await?;
         Ok(())
     }
 }

@@ -42,7 +42,7 @@ const LISTED: &str = "kube-public";
 struct Plan {
     directory: PathBuf,
     scale: f64,
-    /// What is measured: `open`, `create`, `list`, `watch`; all when empty.
+    /// What is measured: `open`, `create`, `apply`, `list`, `watch`; all when empty.
     parts: Vec<String>,
 }
 
@@ -67,6 +67,10 @@ impl Plan {
         for (clients, each) in [(1, 2_000.0), (20, 500.0)].into_iter().filter(|_| self.has("create")) {
             let created = creates(&access, clients, self.times(each), "default").await?;
             print(&format!("durable ConfigMap creates, {clients} clients"), &created);
+        }
+        if self.has("apply") {
+            let applied = applies(&access, self.times(2_000.0)).await?;
+            print("server-side apply of Deployments, 1 client", &applied);
         }
         if self.has("list") {
             creates(&access, 20, 500, LISTED).await?;
@@ -121,6 +125,30 @@ async fn creates(access: &Access, clients: usize, each: usize, namespace: &str) 
     }
     while let Some(taken) = tasks.join_next().await {
         taken??.into_iter().for_each(|taken| figures.add(taken));
+    }
+    Ok(figures.end())
+}
+
+/// Each object is created, then changed three times.
+async fn applies(access: &Access, rounds: usize) -> Result<Figures, Failure> {
+    let mut connection = Connection::open(access).await?;
+    let mut figures = Figures::begin();
+    for round in 0..rounds {
+        let name = format!("applied-{}", round / 4);
+        let labels = json!({"app": name});
+        let body = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "labels": labels},
+            "spec": {
+                "replicas": 0, "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": {"containers": [
+                    {"name": "main", "image": format!("nginx:{}", round % 4), "ports": [{"containerPort": 80}]},
+                ]}},
+            },
+        });
+        let path = format!("/apis/apps/v1/namespaces/default/deployments/{name}?fieldManager=bench");
+        let begun = Instant::now();
+        connection.apply(&path, body.to_string()).await?;
+        figures.add(begun.elapsed());
     }
     Ok(figures.end())
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::customs::{define, definition};
 use crate::harness::{Answer, Cluster, config_map, deployment, pod};
 
 const MAP: &str = "/api/v1/namespaces/default/configmaps/m";
@@ -376,4 +377,78 @@ async fn where_a_pod_was_put_has_no_owner() {
     let bound = cluster.ok("GET /api/v1/namespaces/default/pods/p", Value::Null).await;
     assert_eq!((&bound["spec"]["nodeName"], owners(&bound).len()), (&json!("n"), 1));
     assert_eq!(owners(&bound)[0].1["f:spec"].get("f:nodeName"), None);
+}
+
+/// A kind in two versions with every way to own a list or a map.
+fn gadgets() -> Value {
+    let port = json!({"type": "object", "required": ["name"], "properties": {
+        "name": {"type": "string"}, "protocol": {"type": "string", "default": "TCP"}, "number": {"type": "integer"},
+    }});
+    let texts = json!({"type": "string"});
+    let mut gadgets = definition(
+        "gadgets",
+        "Gadget",
+        json!({"type": "object", "properties": {
+            "ports": {"type": "array", "items": port, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name", "protocol"]},
+            "tags": {"type": "array", "items": texts, "x-kubernetes-list-type": "set"},
+            "words": {"type": "array", "items": texts},
+            "unit": {"type": "object", "additionalProperties": texts, "x-kubernetes-map-type": "atomic"},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+        }}),
+    );
+    let mut second = gadgets["spec"]["versions"][0].clone();
+    (second["name"], second["storage"]) = (json!("v2"), json!(false));
+    gadgets["spec"]["versions"].as_array_mut().unwrap().push(second);
+    gadgets["spec"]["versions"][0]["subresources"] = json!({"status": {}});
+    gadgets
+}
+
+#[tokio::test]
+async fn custom_kinds_are_applied_by_their_schema() {
+    let cluster = Cluster::new().await;
+    define(&cluster, gadgets()).await;
+    let url = |version: &str| format!("/apis/stable.example.com/{version}/namespaces/default/gadgets/g");
+    let gadget = |version: &str, spec: Value| json!({"apiVersion": format!("stable.example.com/{version}"), "kind": "Gadget", "metadata": {"name": "g"}, "spec": spec});
+    let first = gadget(
+        "v1",
+        json!({
+            "ports": [{"name": "a", "number": 1}, {"name": "b"}], "tags": ["x", "y"], "words": ["p", "q"],
+            "unit": {"k": "v"}, "free": {"a": {"b": 1}, "list": [1]},
+        }),
+    );
+    let created = applied(&cluster, &url("v1"), "one", first.clone()).await;
+    let fields = json!({"f:spec": {
+        "f:free": {"f:a": {".": {}, "f:b": {}}, "f:list": {}},
+        "f:ports": {
+            r#"k:{"name":"a","protocol":"TCP"}"#: {".": {}, "f:name": {}, "f:number": {}},
+            r#"k:{"name":"b","protocol":"TCP"}"#: {".": {}, "f:name": {}},
+        },
+        "f:tags": {r#"v:"x""#: {}, r#"v:"y""#: {}}, "f:unit": {}, "f:words": {},
+    }});
+    assert_eq!(owners(&created), [("one Apply".into(), fields)]);
+    assert_eq!(applied(&cluster, &url("v1"), "one", first.clone()).await, created);
+    // Another version's manager shares the object.
+    let second = gadget("v2", json!({"ports": [{"name": "c"}], "tags": ["y", "z"], "free": {"c": null}}));
+    let both = applied(&cluster, &url("v2"), "two", second).await;
+    assert_eq!(both["spec"]["tags"], json!(["x", "y", "z"]));
+    for (spec, path) in [
+        (json!({"words": ["p"]}), ".spec.words"),
+        (json!({"unit": {"k": "v", "l": "w"}}), ".spec.unit"),
+        (json!({"free": {"a": {"b": 2}}}), ".spec.free.a.b"),
+    ] {
+        let refused = apply(&cluster, &url("v2"), "two", "", &gadget("v2", spec)).await.json();
+        assert_eq!(refused["message"], format!("Apply failed with 1 conflict: conflict with \"one\": {path}"));
+    }
+    let less = applied(&cluster, &url("v1"), "one", gadget("v1", json!({"tags": ["x"]}))).await;
+    let ports = json!([{"name": "c", "protocol": "TCP"}]);
+    assert_eq!(less["spec"], json!({"ports": ports, "tags": ["x", "y", "z"], "free": {"c": null}}), "{less}");
+    let undeclared = apply(&cluster, &url("v1"), "one", "", &gadget("v1", json!({"nothing": 1}))).await;
+    assert!(undeclared.text.contains(".spec.nothing: field not declared in schema"), "{}", undeclared.text);
+    let line = format!("PATCH {}?fieldManager=p", url("v1"));
+    let patched = cluster.ok(&line, json!({"spec": {"words": ["r"]}})).await;
+    assert!(
+        owners(&patched).contains(&("p Update".into(), json!({"f:spec": {"f:words": {}}}))),
+        "{:?}",
+        owners(&patched)
+    );
 }

@@ -11,7 +11,7 @@ const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitio
 const TABS: &str = "/apis/stable.example.com/v1/namespaces/default/crontabs";
 
 /// A definition with one version.
-fn definition(plural: &str, kind: &str, spec: Value) -> Value {
+pub fn definition(plural: &str, kind: &str, spec: Value) -> Value {
     let schema = json!({"type": "object", "properties": {"spec": spec, "status": {
         "type": "object", "properties": {"replicas": {"type": "integer"}, "selector": {"type": "string"}},
     }}});
@@ -82,7 +82,7 @@ async fn until(cluster: &Cluster, name: &str, condition: &str, status: &str) -> 
     tokio::time::timeout(Duration::from_secs(10), seen).await.unwrap()
 }
 
-async fn define(cluster: &Cluster, definition: Value) -> Value {
+pub async fn define(cluster: &Cluster, definition: Value) -> Value {
     let name = definition["metadata"]["name"].as_str().unwrap().to_owned();
     cluster.ok(&format!("POST {DEFINITIONS}"), definition).await;
     until(cluster, &name, "Established", "True").await
@@ -347,6 +347,75 @@ async fn bad_definitions_are_refused() {
         "spec.versions[0].selectableFields[0].jsonPath: Invalid value: \".spec.ports\"",
     )
     .await;
+}
+
+#[tokio::test]
+async fn rules_in_cel_are_checked() {
+    let cluster = Cluster::new().await;
+    let spec = json!({
+        "type": "object",
+        "x-kubernetes-validations": [
+            {"rule": "self.min <= self.max", "message": "min may not exceed max", "fieldPath": ".min"},
+            {"rule": "!has(self.name) || self.name.startsWith('x-')",
+             "messageExpression": "'%s must begin with x-'.format([self.name])", "reason": "FieldValueForbidden"},
+            {"rule": "self.max >= oldSelf.max"},
+            {"rule": "oldSelf.hasValue() || self.min == 0", "optionalOldSelf": true, "message": "begin with 0"},
+        ],
+        "properties": {
+            "min": {"type": "integer", "default": 0}, "max": {"type": "integer", "default": 1},
+            "name": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "is immutable"}]},
+            "items": {"type": "array", "maxItems": 100, "items": {"type": "integer", "x-kubernetes-validations": [
+                {"rule": "10 / self > 0"},
+            ]}},
+        },
+    });
+    define(&cluster, definition("crontabs", "CronTab", spec)).await;
+    let check = async |line: &str, spec: Value, expected: &str| {
+        let (code, message) = cluster.refused(line, tab("a", spec)).await;
+        let text = format!("CronTab.stable.example.com \"a\" is invalid: {expected}");
+        assert_eq!((code, message), (422, text));
+    };
+    let post = format!("POST {TABS}");
+    check(&post, json!({"max": -1}), "spec.min: Invalid value: \"object\": min may not exceed max").await;
+    check(&post, json!({"name": "y"}), "spec: Forbidden: y must begin with x-").await;
+    check(&post, json!({"min": 1}), "spec: Invalid value: \"object\": begin with 0").await;
+    let by_zero =
+        "spec.items[1]: Invalid value: \"integer\": division by zero evaluating rule: failed rule: 10 / self > 0";
+    check(&post, json!({"items": [1, 0]}), by_zero).await;
+    cluster.ok(&post, tab("a", json!({"name": "x-a", "max": 5}))).await;
+    let patch = format!("PATCH {TABS}/a");
+    check(&patch, json!({"max": 4}), "spec: Invalid value: \"object\": failed rule: self.max >= oldSelf.max").await;
+    check(&patch, json!({"name": "x-b"}), "spec.name: Invalid value: \"string\": is immutable").await;
+    cluster.ok(&patch, tab("a", json!({"min": 2, "max": 6}))).await;
+}
+
+#[tokio::test]
+async fn rules_that_do_not_compile_are_refused_by_path() {
+    let cluster = Cluster::new().await;
+    let check = async |field: &str, rule: Value, expected: &str| {
+        let mut spec = json!({"type": "object", "properties": {
+            "n": {"type": "integer"}, "list": {"type": "array", "items": {"type": "object", "properties": {"n": {"type": "integer"}}}},
+        }});
+        spec.pointer_mut(field).unwrap()["x-kubernetes-validations"] = json!([rule]);
+        let (code, message) =
+            cluster.refused(&format!("POST {DEFINITIONS}"), definition("crontabs", "CronTab", spec)).await;
+        let lead = "spec.versions[0].schema.openAPIV3Schema.properties[spec]";
+        assert!(code == 422 && message.contains(&format!("{lead}{expected}")), "{message}");
+    };
+    let undefined = ".x-kubernetes-validations[0].rule: Invalid value: \"self.other > 1\": compilation failed: ERROR: \
+                     <input>:1:5: undefined field 'other'";
+    check("", json!({"rule": "self.other > 1"}), undefined).await;
+    let no_bool = ".properties[n].x-kubernetes-validations[0].rule: Invalid value: \"self + 1\": compilation failed: ERROR: \
+                   <input>:1:1: cel expression must evaluate to a bool";
+    check("/properties/n", json!({"rule": "self + 1"}), no_bool).await;
+    let unrelated = ".properties[list].items.x-kubernetes-validations[0].rule: Invalid value: \"self == oldSelf\": oldSelf \
+                     cannot be used on the uncorrelatable portion of the schema within";
+    check("/properties/list/items", json!({"rule": "self == oldSelf"}), unrelated).await;
+    check("", json!({"rule": ""}), ".x-kubernetes-validations[0].rule: Required value").await;
+    let message = ".x-kubernetes-validations[0].messageExpression: Invalid value: \"self.n\": messageExpression compilation failed";
+    check("", json!({"rule": "true", "messageExpression": "self.n"}), message).await;
+    check("", json!({"rule": "true", "fieldPath": ".none"}), ".x-kubernetes-validations[0].fieldPath: Invalid value")
+        .await;
 }
 
 #[tokio::test]

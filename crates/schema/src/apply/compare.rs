@@ -8,41 +8,43 @@ use super::element::Element;
 use super::place::{Form, Place, field_of, is_hollow, names};
 use super::set::{Node, Set};
 
-/// What a write did. No path is in more than one set.
+/// What a write did. No path is in both sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Comparison {
     pub(super) removed: Set,
-    pub(super) modified: Set,
-    pub(super) added: Set,
-}
-
-impl Comparison {
-    /// What the writer changed or made.
-    pub(super) fn touched(&self) -> Set {
-        self.modified.clone().union(self.added.clone())
-    }
+    /// Changed or new.
+    pub(super) touched: Set,
 }
 
 /// The same for one value.
 #[derive(Default)]
 struct Change {
     removed: Node,
-    modified: Node,
-    added: Node,
+    touched: Node,
 }
 
 impl Change {
-    fn put(&mut self, element: &Element, change: Self) {
-        self.removed.below.put(element, change.removed);
-        self.modified.below.put(element, change.modified);
-        self.added.below.put(element, change.added);
+    /// Adds what happened below; `element` is where, and made only when something did.
+    fn push(&mut self, element: impl Fn() -> Element, change: Self) {
+        if !change.removed.is_empty() {
+            self.removed.below.push(element(), change.removed);
+        }
+        if !change.touched.is_empty() {
+            self.touched.below.push(element(), change.touched);
+        }
+    }
+
+    fn sorted(mut self) -> Self {
+        self.removed.below.sort();
+        self.touched.below.sort();
+        self
     }
 }
 
 /// From `old` to `new`, both of the type at `place`.
 pub(super) fn compare(place: Place<'_>, old: &Value, new: &Value) -> Comparison {
-    let Change { removed, modified, added } = change(place, Some(old), Some(new));
-    Comparison { removed: removed.below, modified: modified.below, added: added.below }
+    let Change { removed, touched } = change(place, Some(old), Some(new));
+    Comparison { removed: removed.below, touched: touched.below }
 }
 
 fn change(place: Place<'_>, old: Option<&Value>, new: Option<&Value>) -> Change {
@@ -62,16 +64,16 @@ fn change(place: Place<'_>, old: Option<&Value>, new: Option<&Value>) -> Change 
 fn leaf(old: Option<&Value>, new: Option<&Value>) -> Change {
     let mut change = Change::default();
     match (old, new) {
-        (None, _) => change.added.member = true,
+        (None, _) => change.touched.member = true,
         (_, None) => change.removed.member = true,
-        (Some(old), Some(new)) => change.modified.member = old != new,
+        (Some(old), Some(new)) => change.touched.member = old != new,
     }
     change
 }
 
 /// Free JSON became another kind of JSON.
 fn replaced(mut change: Change) -> Change {
-    (change.removed.member, change.added.member, change.modified.member) = (false, false, true);
+    (change.removed.member, change.touched.member) = (false, true);
     change
 }
 
@@ -80,22 +82,27 @@ fn contents(place: Place<'_>, form: Form<'_>, old: Option<&Value>, new: Option<&
     match form {
         Form::Leaf => {}
         Form::Struct(ty) => {
+            // Most writes leave most of an object as it was; that costs a comparison of equal things, once.
+            let is_whole = place.field.is_none();
             for name in names(old, new) {
                 let (old, new) = (field_of(ty, old, name), field_of(ty, new, name));
-                whole.put(&Element::Field(name.clone()), change(place.field(ty, name), old, new));
+                if is_whole && old == new {
+                    continue;
+                }
+                whole.push(|| Element::Field(name.clone()), change(place.field(ty, name), old, new));
             }
         }
         Form::Map(item) => {
             for name in names(old, new) {
                 let (old, new) = (old.and_then(|old| old.get(name)), new.and_then(|new| new.get(name)));
-                whole.put(&Element::Field(name.clone()), change(place.item(item), old, new));
+                whole.push(|| Element::Field(name.clone()), change(place.item(item), old, new));
             }
         }
         Form::List(keys, item) => items(&mut whole, place, keys, place.item(item), [old, new]),
     }
-    whole.added.member = old.is_none();
+    whole.touched.member = old.is_none();
     whole.removed.member = new.is_none();
-    whole
+    whole.sorted()
 }
 
 type Sides<'v> = [Vec<&'v Value>; 2];
@@ -111,7 +118,7 @@ fn items(whole: &mut Change, place: Place<'_>, keys: &[String], item: Place<'_>,
         }
     }
     for (element, sides) in &all {
-        whole.put(element, item_change(item, sides));
+        whole.push(|| element.clone(), item_change(item, sides));
     }
 }
 
@@ -121,7 +128,7 @@ fn item_change(item: Place<'_>, [old, new]: &Sides<'_>) -> Change {
         ([] | [_], [] | [_]) => change(item, old.first().copied(), new.first().copied()),
         ([_, _, ..], [_, _, ..]) => {
             let mut change = Change::default();
-            change.modified.member = old != new;
+            change.touched.member = old != new;
             change
         }
         ([_, _, ..], _) => {
@@ -131,7 +138,7 @@ fn item_change(item: Place<'_>, [old, new]: &Sides<'_>) -> Change {
         }
         _ => {
             let mut change = old.first().map_or_else(Change::default, |old| change(item, Some(old), None));
-            change.added.member = true;
+            change.touched.member = true;
             change
         }
     }

@@ -12,10 +12,10 @@ use serde_json::{Map, Number, Value};
 pub enum Element {
     /// A field of a struct or a key of a map.
     Field(String),
-    /// The item of a list with these values in its key fields.
-    Key(BTreeMap<String, Literal>),
+    /// The item of a list with these values in its key fields, in order of their names.
+    Key(Vec<(String, Literal)>),
     /// The item of a set that is this value.
-    Value(Literal),
+    Value(Box<Literal>),
     /// The item at a position. Kubernetes writes none, but reads them.
     Index(i64),
 }
@@ -31,6 +31,17 @@ pub struct ElementError {
 }
 
 impl Element {
+    /// The item with these keys, in any order.
+    pub(super) fn of_keys(mut keys: Vec<(String, Literal)>) -> Self {
+        keys.sort();
+        Self::Key(keys)
+    }
+
+    /// The item that is this value.
+    pub(super) fn of_value(value: Value) -> Self {
+        Self::Value(Box::new(Literal(value)))
+    }
+
     /// From the form in `managedFields`: `f:NAME`, `k:KEYS`, `v:VALUE` or `i:POSITION`.
     ///
     /// # Errors
@@ -42,11 +53,11 @@ impl Element {
             Some(("f:", name)) => Ok(Self::Field(name.to_owned())),
             Some(("k:", rest)) => match json(rest)? {
                 Value::Object(keys) => {
-                    Ok(Self::Key(keys.into_iter().map(|(name, value)| (name, Literal(value))).collect()))
+                    Ok(Self::of_keys(keys.into_iter().map(|(name, value)| (name, Literal(value))).collect()))
                 }
                 _ => Err(refuse("the keys of a list item are an object".into())),
             },
-            Some(("v:", rest)) => Ok(Self::Value(Literal(json(rest)?))),
+            Some(("v:", rest)) => Ok(Self::of_value(json(rest)?)),
             Some(("i:", rest)) => match rest.parse() {
                 Ok(at) => Ok(Self::Index(at)),
                 Err(_) => Err(refuse("the position is no number".into())),

@@ -35,8 +35,11 @@ fn entries<'a>(value: &Value, full: bool, below: impl Fn(&str) -> (Place<'a>, bo
         let (place, free) = below(name);
         let mut node = node(place, value, full);
         node.member |= free || (is_hollow(Some(value)) && (full || !value.is_array()));
-        set.put(&Element::Field(name.clone()), node);
+        if !node.is_empty() {
+            set.push(Element::Field(name.clone()), node);
+        }
     }
+    set.sort();
     Node { member: false, below: set }
 }
 
@@ -47,8 +50,9 @@ fn items(place: Place<'_>, keys: &[String], item: Place<'_>, value: &Value, full
         let Ok(element) = place.identity(keys, value) else { continue };
         let node =
             if seen.insert(element.clone()) { Node { member: true, ..node(item, value, full) } } else { Node::MEMBER };
-        set.put(&element, node);
+        set.push(element, node);
     }
+    set.sort();
     set
 }
 
@@ -60,9 +64,23 @@ pub(super) fn with_fields(place: Place<'_>, set: &Set) -> Set {
         let (below, is_field) = step(place, element);
         let member = node.member || (is_field && !node.below.is_empty());
         let below = below.map_or_else(|| node.below.clone(), |place| with_fields(place, &node.below));
-        whole.put(element, Node { member, below });
+        whole.push(element.clone(), Node { member, below });
     }
     whole
+}
+
+/// After a schema made something one unit that was none: who owned a part of it owns it whole.
+pub(super) fn reconcile(place: Place<'_>, set: &mut Set) {
+    set.retain(|element, node| {
+        if let (Some(place), false) = (step(place, element).0, node.below.is_empty()) {
+            if place.is_unit() {
+                *node = Node::MEMBER;
+            } else {
+                reconcile(place, &mut node.below);
+            }
+        }
+        true
+    });
 }
 
 /// Where an element leads, and whether it is a declared field.

@@ -36,7 +36,7 @@ fn client_side_fields(versions: &dyn Versions, live: &Value, version: &str) -> O
     let shape = Shape::Object(ty.id);
     let place = Place::root(ty, &shape);
     let comparison = compare::compare(place, &applied, live);
-    let changed = comparison.touched().union(comparison.removed);
+    let changed = comparison.touched.union(comparison.removed);
     Some(fieldset::of(place, &applied).difference(&changed))
 }
 

@@ -1,7 +1,6 @@
 //! What the schema says about a value for server-side apply: whether it is one unit, and how the things inside are told
 //! apart.
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
@@ -75,6 +74,12 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Something with contents that nobody looks into.
+    pub(super) fn is_unit(self) -> bool {
+        let has_contents = matches!(self.shape, Shape::Object(_) | Shape::Map(_) | Shape::List(_));
+        has_contents && matches!(self.form(&Value::Null), Form::Leaf)
+    }
+
     fn list(self, item: &'a Shape) -> Form<'a> {
         match self.field {
             Some(Field { list_type: ListType::Set, .. }) => Form::List(&[], item),
@@ -97,14 +102,14 @@ impl<'a> Place<'a> {
             _ => return Err("associative list with keys may not have non-map elements".into()),
         };
         let value = |key: &str| fields.get(key).cloned().or_else(|| self.default(key));
-        let found: BTreeMap<String, Literal> =
+        let found: Vec<(String, Literal)> =
             keys.iter().filter_map(|key| Some((key.clone(), Literal(value(key)?)))).collect();
         if found.is_empty() {
             let keys: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
             let lead = "associative list with keys has an element that omits all key fields";
             return Err(format!("{lead} [{}] (and doesn't have default values for any key fields)", keys.join(" ")));
         }
-        Ok(Element::Key(found))
+        Ok(Element::of_keys(found))
     }
 
     /// The default of a field of the list's items.
@@ -120,7 +125,7 @@ fn set_identity(item: &Value) -> Result<Element, String> {
         Value::Object(_) => Err("associative list without keys has an element that's a map type".into()),
         Value::Array(_) => Err("not supported: associative list with lists as elements".into()),
         Value::Null => Err("associative list without keys has an element that's an explicit null".into()),
-        scalar => Ok(Element::Value(Literal(scalar.clone()))),
+        scalar => Ok(Element::of_value(scalar.clone())),
     }
 }
 

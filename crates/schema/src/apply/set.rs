@@ -1,6 +1,6 @@
 //! Sets of paths as trees, their algebra, and `FieldsV1`, which is how `managedFields` write them.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 
 use serde_json::{Map, Value};
 
@@ -14,9 +14,9 @@ pub const MAX_ELEMENTS: usize = 1 << 19;
 /// The name under which `FieldsV1` says that a path which leads on is itself in the set.
 const SELF: &str = ".";
 
-/// A set of paths.
+/// A set of paths: what is known about each first element, in order, no element twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Set(BTreeMap<Element, Node>);
+pub struct Set(Vec<(Element, Node)>);
 
 /// What a set knows about one path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,14 +44,18 @@ pub enum FieldsError {
 impl Node {
     pub(super) const MEMBER: Self = Self { member: true, below: Set::EMPTY };
 
-    fn is_empty(&self) -> bool {
+    fn union(self, other: Self) -> Self {
+        Self { member: self.member || other.member, below: self.below.union(other.below) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
         !self.member && self.below.is_empty()
     }
 }
 
 impl Set {
     /// Nothing.
-    pub const EMPTY: Self = Self(BTreeMap::new());
+    pub const EMPTY: Self = Self(Vec::new());
 
     /// There is no path in it.
     pub fn is_empty(&self) -> bool {
@@ -67,53 +71,86 @@ impl Set {
         }
     }
 
+    fn get(&self, element: &Element) -> Option<&Node> {
+        self.0.binary_search_by(|(own, _)| own.cmp(element)).ok().map(|at| &self.0[at].1)
+    }
+
     pub(super) fn has_member(&self, element: &Element) -> bool {
-        self.0.get(element).is_some_and(|node| node.member)
+        self.get(element).is_some_and(|node| node.member)
     }
 
     /// The paths that go on after the element; none when there are none.
     pub(super) fn below(&self, element: &Element) -> Option<&Self> {
-        self.0.get(element).map(|node| &node.below).filter(|below| !below.is_empty())
+        self.get(element).map(|node| &node.below).filter(|below| !below.is_empty())
     }
 
-    /// Adds what is known about a path; nothing known leaves no trace.
-    pub(super) fn put(&mut self, element: &Element, node: Node) {
+    /// Adds what is known about a path; nothing known leaves no trace. [`Self::sort`] must follow, unless elements come in
+    /// order.
+    pub(super) fn push(&mut self, element: Element, node: Node) {
         if !node.is_empty() {
-            self.0.insert(element.clone(), node);
+            self.0.push((element, node));
         }
     }
 
+    /// Brings what was pushed in order; of what was pushed twice the last one counts.
+    pub(super) fn sort(&mut self) {
+        if self.0.is_sorted_by(|(left, _), (right, _)| left < right) {
+            return;
+        }
+        self.0.reverse();
+        self.0.sort_by(|(left, _), (right, _)| left.cmp(right));
+        self.0.dedup_by(|(left, _), (right, _)| left == right);
+    }
+
     pub(super) fn nodes(&self) -> impl Iterator<Item = (&Element, &Node)> {
-        self.0.iter()
+        self.0.iter().map(|(element, node)| (element, node))
     }
 
     /// Keeps the nodes that the function keeps, after it changed them.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&Element, &mut Node) -> bool) {
-        self.0.retain(|element, node| keep(element, node) && !node.is_empty());
+        self.0.retain_mut(|(element, node)| keep(element, node) && !node.is_empty());
     }
 
     /// What is in this set or in the other.
     #[must_use]
-    pub fn union(mut self, other: Self) -> Self {
-        if self.is_empty() {
-            return other;
+    pub fn union(self, other: Self) -> Self {
+        if self.is_empty() || other.is_empty() {
+            return if self.is_empty() { other } else { self };
         }
-        for (element, theirs) in other.0 {
-            let own = self.0.entry(element).or_default();
-            own.member |= theirs.member;
-            own.below = std::mem::take(&mut own.below).union(theirs.below);
+        let mut all = Vec::with_capacity(self.0.len().max(other.0.len()));
+        let (mut own, mut others) = (self.0.into_iter().peekable(), other.0.into_iter().peekable());
+        while let (Some((left, _)), Some((right, _))) = (own.peek(), others.peek()) {
+            match left.cmp(right) {
+                Ordering::Less => all.extend(own.next()),
+                Ordering::Greater => all.extend(others.next()),
+                Ordering::Equal => {
+                    let both = own.next().zip(others.next());
+                    all.extend(both.map(|((element, own), (_, other))| (element, own.union(other))));
+                }
+            }
         }
-        self
+        all.extend(own.chain(others));
+        Self(all)
+    }
+
+    /// Each element of this set that the other has as well, with what both know.
+    fn shared<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a Element, &'a Node, &'a Node)> {
+        let mut others = other.0.iter().peekable();
+        self.0.iter().filter_map(move |(element, own)| {
+            while others.next_if(|(other, _)| other < element).is_some() {}
+            others.next_if(|(other, _)| other == element).map(|(_, other)| (element, own, other))
+        })
     }
 
     /// What is in this set and in the other.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         let mut both = Self::EMPTY;
-        for (element, own) in &self.0 {
-            if let Some(theirs) = other.0.get(element) {
-                let below = own.below.intersection(&theirs.below);
-                both.put(element, Node { member: own.member && theirs.member, below });
+        for (element, own, other) in self.shared(other) {
+            let below = own.below.intersection(&other.below);
+            let node = Node { member: own.member && other.member, below };
+            if !node.is_empty() {
+                both.push(element.clone(), node);
             }
         }
         both
@@ -122,17 +159,26 @@ impl Set {
     /// What is in this set and not in the other. A path that is taken out leaves the longer ones.
     #[must_use]
     pub fn difference(mut self, other: &Self) -> Self {
-        if other.is_empty() {
-            return self;
-        }
+        let mut others = other.0.iter().peekable();
         self.retain(|element, own| {
-            if let Some(theirs) = other.0.get(element) {
-                own.member &= !theirs.member;
-                own.below = std::mem::take(&mut own.below).difference(&theirs.below);
+            while others.next_if(|(other, _)| other < element).is_some() {}
+            if let Some((_, other)) = others.next_if(|(other, _)| other == element) {
+                own.member &= !other.member;
+                own.below = std::mem::take(&mut own.below).difference(&other.below);
             }
             true
         });
         self
+    }
+
+    /// There is nothing in this set that is not in the other.
+    pub(super) fn is_within(&self, other: &Self) -> bool {
+        let mut found = 0;
+        let fits = self.shared(other).all(|(_, own, other)| {
+            found += 1;
+            (!own.member || other.member) && own.below.is_within(&other.below)
+        });
+        fits && found == self.0.len()
     }
 
     /// All paths, in order, shorter ones first.
@@ -188,9 +234,10 @@ fn parse(map: &Map<String, Value>, depth: usize, budget: &mut usize) -> Result<N
         if key == SELF {
             node.member = true;
         } else {
-            node.below.put(&Element::parse(key)?, parse(inner, depth - 1, budget)?);
+            node.below.push(Element::parse(key)?, parse(inner, depth - 1, budget)?);
         }
     }
+    node.below.sort();
     Ok(node)
 }
 
@@ -206,7 +253,7 @@ mod tests {
             let mut node = Node::MEMBER;
             for name in path.rsplit('.') {
                 let mut around = Set::EMPTY;
-                around.put(&Element::Field(name.into()), node);
+                around.push(Element::Field(name.into()), node);
                 node = Node { member: false, below: around };
             }
             all = all.union(node.below);

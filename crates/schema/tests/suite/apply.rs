@@ -2,27 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use isopod_schema::Kind;
 use isopod_schema::apply::{
-    self, Applied, ApplyError, Element, Manager, Managers, Operation, Set, Versions, Writer, refresh_last_applied,
+    self, Applied, ApplyError, Element, Manager, Managers, Operation, Set, Writer, refresh_last_applied,
 };
-use isopod_schema::{Kind, TypeRef};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::kind;
-
-/// Kinds that are served in one version.
-struct One(&'static Kind);
-
-impl Versions for One {
-    fn root(&self, api_version: &str) -> Option<TypeRef<'_>> {
-        (api_version == self.0.api_version()).then(|| self.0.root())
-    }
-
-    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<Value> {
-        (from == to).then(|| object.clone())
-    }
-}
 
 fn writer<'a>(name: &'a str, api_version: &'a str) -> Writer<'a> {
     Writer { name, api_version, subresource: "", time: "2026-01-01T00:00:00Z" }
@@ -41,16 +28,15 @@ impl Story {
     }
 
     fn apply(&self, kind: &'static Kind, name: &str, config: &Value, force: bool) -> Result<Self, ApplyError> {
-        let (versions, version) = (One(kind), kind.api_version());
-        apply::check(&versions, config, &version)?;
-        let applied =
-            apply::apply(&versions, &self.object, config, self.managers.clone(), writer(name, &version), force);
+        let version = kind.api_version();
+        apply::check(kind, config, &version)?;
+        let applied = apply::apply(kind, &self.object, config, self.managers.clone(), writer(name, &version), force);
         applied.map(|Applied { object, managers }| Self { object, managers })
     }
 
     fn update(&self, kind: &'static Kind, name: &str, object: Value) -> Self {
         let version = kind.api_version();
-        let managers = apply::update(&One(kind), &self.object, &object, self.managers.clone(), writer(name, &version));
+        let managers = apply::update(kind, &self.object, &object, self.managers.clone(), writer(name, &version));
         Self { object, managers }
     }
 
@@ -329,29 +315,31 @@ fn config() -> impl Strategy<Value = Value> {
             });
     let containers = prop::collection::btree_map("[m-o]", container, 0..3);
     let finalizers = prop::collection::btree_set("[f-h]", 0..3);
-    (labels, prop::option::of(1..3_i64), containers, finalizers).prop_map(|(labels, replicas, containers, finalizers)| {
-        let containers: Vec<Value> = containers
-            .into_iter()
-            .map(|(name, mut container)| {
-                container["name"] = name.into();
-                container
-            })
-            .collect();
-        let mut config = json!({"metadata": {}, "spec": {"template": {"spec": {}}}});
-        if !labels.is_empty() {
-            config["metadata"]["labels"] = json!(labels);
-        }
-        if !finalizers.is_empty() {
-            config["metadata"]["finalizers"] = json!(finalizers);
-        }
-        if !containers.is_empty() {
-            config["spec"]["template"]["spec"]["containers"] = containers.into();
-        }
-        if let Some(replicas) = replicas {
-            config["spec"]["replicas"] = replicas.into();
-        }
-        config
-    })
+    (labels, prop::option::of(1..3_i64), containers, finalizers).prop_map(
+        |(labels, replicas, containers, finalizers)| {
+            let containers: Vec<Value> = containers
+                .into_iter()
+                .map(|(name, mut container)| {
+                    container["name"] = name.into();
+                    container
+                })
+                .collect();
+            let mut config = json!({"metadata": {}, "spec": {"template": {"spec": {}}}});
+            if !labels.is_empty() {
+                config["metadata"]["labels"] = json!(labels);
+            }
+            if !finalizers.is_empty() {
+                config["metadata"]["finalizers"] = json!(finalizers);
+            }
+            if !containers.is_empty() {
+                config["spec"]["template"]["spec"]["containers"] = containers.into();
+            }
+            if let Some(replicas) = replicas {
+                config["spec"]["replicas"] = replicas.into();
+            }
+            config
+        },
+    )
 }
 
 /// Without regard to the order of items, and without what is empty.
