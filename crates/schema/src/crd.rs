@@ -10,6 +10,7 @@ mod defaults;
 mod formats;
 mod jsonpath;
 mod row;
+mod rules;
 mod schema;
 mod structural;
 mod types;
@@ -17,14 +18,15 @@ mod values;
 
 use serde_json::Value;
 
+pub(crate) use formats::{cidr as is_cidr, nanoseconds, uri as is_uri};
 pub use jsonpath::JsonPath;
 pub use row::{is_terminating, rows, storage_row, version_order};
-pub use schema::Schema;
+pub(crate) use schema::regex;
+pub use schema::{Additional, JsonType, Schema};
 
 pub(crate) use check::{create, update};
 
-use crate::table::Kind;
-use crate::validate::FieldError;
+use crate::validate::{ErrorType, FieldError};
 
 /// Group of the kind that makes kinds.
 pub const GROUP: &str = "apiextensions.k8s.io";
@@ -88,6 +90,20 @@ pub(crate) fn apply_defaults(custom: &Custom, object: &mut Value) {
 }
 
 /// Checks an object against the schema of its version; `old` is the stored object on update.
-pub(crate) fn validate(kind: &Kind, custom: &Custom, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    values::check(kind, &custom.schema, object, old)
+pub(crate) fn validate(custom: &Custom, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = values::check(&custom.schema, object, old);
+    if !custom.schema.has_rules {
+        return errors;
+    }
+    let blocks = |error: &FieldError| {
+        matches!(error.kind, ErrorType::Required | ErrorType::TooLong | ErrorType::TooMany | ErrorType::TypeInvalid)
+    };
+    if errors.iter().any(blocks) {
+        let text = "some validation rules were not checked because the object was invalid; correct the existing errors to \
+                    complete validation";
+        errors.push(FieldError::invalid("<nil>", "null", text));
+    } else {
+        errors.extend(rules::check(&custom.schema, object, old));
+    }
+    errors
 }

@@ -5,6 +5,7 @@
 //! number: bytes, times and random bytes are arguments.
 
 pub mod apply;
+mod cel;
 pub mod crd;
 pub mod decode;
 pub mod defaults;

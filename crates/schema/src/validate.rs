@@ -232,7 +232,7 @@ pub fn update_status(kind: &Kind, object: &Value, old: &Value) -> Vec<FieldError
 /// Rules of a kind; `old` is the stored object on update.
 fn rules(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut Errors) {
     if let Some(custom) = &kind.custom {
-        errors.list.extend(crd::validate(kind, custom, object, old));
+        errors.list.extend(crd::validate(custom, object, old));
         return;
     }
     if kind.is(crd::GROUP, crd::PLURAL) {

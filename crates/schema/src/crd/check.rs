@@ -242,7 +242,7 @@ fn selectable(version: &Value, document: &Value, path: &str, errors: &mut Vec<Fi
         errors.push(FieldError::too_many(path, fields.len(), SELECTABLE_FIELDS_MAX));
         return;
     }
-    let schema = Schema::read(document);
+    let schema = Schema::plain(document);
     let mut seen = BTreeSet::new();
     for (at, field) in fields.iter().enumerate() {
         let (text, at) = (walk::text(field, &["jsonPath"]), format!("{path}[{at}].jsonPath"));

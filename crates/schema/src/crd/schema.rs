@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde_json::Value;
 
+use super::rules::{self, Rule};
 use crate::facts::ListType;
 
 /// JSON type as OpenAPI names it.
@@ -111,6 +112,10 @@ pub struct Schema {
     pub one_of: Vec<Schema>,
     /// Must not hold.
     pub not: Option<Box<Schema>>,
+    /// Rules in CEL.
+    pub rules: Vec<Rule>,
+    /// There are rules here or below.
+    pub has_rules: bool,
 }
 
 /// Limits on values; sizes count characters, items or fields.
@@ -147,19 +152,48 @@ pub struct Limits {
 }
 
 impl Schema {
-    /// Reads a `JSONSchemaProps` document.
+    /// Reads the `JSONSchemaProps` document of a whole object, and compiles its rules.
     pub fn read(document: &Value) -> Self {
+        let mut schema = Self::plain(document);
+        schema.compile(document, true);
+        schema
+    }
+
+    /// Compiles the rules of this node and those below.
+    fn compile(&mut self, document: &Value, whole: bool) {
+        for (name, below) in fields(document) {
+            if let Some(schema) = self.properties.get_mut(name) {
+                schema.compile(below, false);
+                self.has_rules |= schema.has_rules;
+            }
+        }
+        if let (Some(Additional::Of(schema)), Some(below)) =
+            (&mut self.additional, document.get("additionalProperties"))
+        {
+            schema.compile(below, false);
+            self.has_rules |= schema.has_rules;
+        }
+        if let (Some(schema), Some(below)) = (&mut self.items, document.get("items")) {
+            schema.compile(below, false);
+            self.has_rules |= schema.has_rules;
+        }
+        self.rules = rules::read(document, self, whole);
+        self.has_rules |= !self.rules.is_empty();
+    }
+
+    /// Reads a document without its rules.
+    pub(super) fn plain(document: &Value) -> Self {
         let flag = |name: &str| document.get(name) == Some(&Value::Bool(true));
         let text = |name: &str| document.get(name).and_then(Value::as_str);
         let one =
-            |name: &str| document.get(name).filter(|value| value.is_object()).map(|value| Box::new(Self::read(value)));
+            |name: &str| document.get(name).filter(|value| value.is_object()).map(|value| Box::new(Self::plain(value)));
         Self {
             ty: text("type").and_then(JsonType::parse),
             nullable: flag("nullable"),
             int_or_string: flag("x-kubernetes-int-or-string"),
             preserve_unknown: flag("x-kubernetes-preserve-unknown-fields"),
             embedded: flag("x-kubernetes-embedded-resource"),
-            properties: fields(document).map(|(name, value)| (name.clone(), Self::read(value))).collect(),
+            properties: fields(document).map(|(name, value)| (name.clone(), Self::plain(value))).collect(),
             additional: document.get("additionalProperties").and_then(Additional::read),
             items: one("items"),
             default: document.get("default").cloned(),
@@ -172,6 +206,8 @@ impl Schema {
             any_of: many(document, "anyOf"),
             one_of: many(document, "oneOf"),
             not: one("not"),
+            rules: Vec::new(),
+            has_rules: false,
         }
     }
 
@@ -188,7 +224,7 @@ impl Additional {
     fn read(document: &Value) -> Option<Self> {
         match document {
             Value::Bool(true) => Some(Self::Any),
-            Value::Object(_) => Some(Self::Of(Box::new(Schema::read(document)))),
+            Value::Object(_) => Some(Self::Of(Box::new(Schema::plain(document)))),
             _ => None,
         }
     }
@@ -237,7 +273,7 @@ fn texts(document: &Value, name: &str) -> Vec<String> {
 }
 
 fn many(document: &Value, name: &str) -> Vec<Schema> {
-    document.get(name).and_then(Value::as_array).into_iter().flatten().map(Schema::read).collect()
+    document.get(name).and_then(Value::as_array).into_iter().flatten().map(Schema::plain).collect()
 }
 
 fn list_type(text: &str) -> Option<ListType> {

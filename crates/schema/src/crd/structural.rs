@@ -3,8 +3,9 @@
 
 use serde_json::Value;
 
+use super::rules::{self, Rule};
 use super::schema::{self, JsonType, Schema};
-use super::values;
+use super::{JsonPath, values};
 use crate::validate::FieldError;
 use crate::walk;
 
@@ -12,10 +13,12 @@ use crate::walk;
 const MAX_DEPTH: usize = 48;
 /// Most nodes of a schema.
 const MAX_NODES: usize = 20_000;
+/// Most rules of one node.
+const MAX_RULES: usize = 200;
 const UNSUPPORTED: [&str; 7] =
     ["$ref", "$schema", "additionalItems", "definitions", "dependencies", "id", "patternProperties"];
 /// What may not be said below a logical junctor.
-const OUTSIDE_ONLY: [&str; 12] = [
+const OUTSIDE_ONLY: [&str; 13] = [
     "type",
     "title",
     "description",
@@ -28,6 +31,7 @@ const OUTSIDE_ONLY: [&str; 12] = [
     "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys",
     "x-kubernetes-map-type",
+    rules::KEYWORD,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,13 +43,15 @@ enum Level {
 
 /// Checks the schema of a version.
 pub(super) fn check(document: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    let mut check = Check { errors, nodes: 0 };
+    let mut check = Check { errors, nodes: 0, unrelated: None };
     check.node(document, path, Level::Root, 0);
 }
 
 struct Check<'a> {
     errors: &'a mut Vec<FieldError>,
     nodes: usize,
+    /// Path of the list around whose items have no identity, if there is one.
+    unrelated: Option<String>,
 }
 
 fn text<'a>(node: &'a Value, name: &str) -> &'a str {
@@ -95,10 +101,16 @@ impl Check<'_> {
             self.node(below, &format!("{path}.additionalProperties"), Level::Field, depth + 1);
         }
         if let Some(below) = node.get("items").filter(|below| below.is_object()) {
+            let before = self.unrelated.clone();
+            if text(node, "x-kubernetes-list-type") != "map" {
+                self.unrelated.get_or_insert_with(|| path.to_owned());
+            }
             self.node(below, &format!("{path}.items"), Level::Item, depth + 1);
+            self.unrelated = before;
         }
         self.junctors(node, node, path, depth);
         self.default(node, path);
+        self.rules(node, path, level == Level::Root || is_true(node, "x-kubernetes-embedded-resource"));
     }
 
     /// Keywords that are not known or not allowed anywhere.
@@ -305,10 +317,69 @@ impl Check<'_> {
         self.junctors(outer, node, path, depth);
     }
 
+    /// Rules must compile.
+    fn rules(&mut self, node: &Value, path: &str, whole: bool) {
+        let rules = walk::items(node, &[rules::KEYWORD]);
+        if rules.is_empty() {
+            return;
+        }
+        if rules.len() > MAX_RULES {
+            self.errors.push(FieldError::too_many(format!("{path}.{}", rules::KEYWORD), rules.len(), MAX_RULES));
+            return;
+        }
+        let schema = Schema::plain(node);
+        for (at, rule) in rules.iter().enumerate() {
+            self.rule(rule, &schema, &format!("{path}.{}[{at}]", rules::KEYWORD), whole);
+        }
+    }
+
+    fn rule(&mut self, rule: &Value, schema: &Schema, path: &str, whole: bool) {
+        let (source, message) = (text(rule, "rule"), text(rule, "message"));
+        let mut invalid = |field: &str, why: &str| {
+            self.errors.push(FieldError::invalid(format!("{path}.{field}"), text(rule, field), why));
+        };
+        if message.trim().contains('\n') {
+            invalid("message", "message must not contain line breaks");
+        }
+        if !message.is_empty() && message.trim().is_empty() {
+            invalid("message", "message must be non-empty if specified");
+        }
+        let steps = text(rule, "fieldPath");
+        let names = JsonPath::parse(steps).ok();
+        let names = names.as_ref().and_then(JsonPath::fields);
+        let target = names.and_then(|names| names.into_iter().try_fold(schema, |schema, name| schema.field(name)));
+        if !steps.is_empty() && target.is_none() {
+            invalid("fieldPath", "fieldPath must be a valid path");
+        }
+        let known = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
+        let reason = text(rule, "reason");
+        if !reason.is_empty() && !known.contains(&reason) {
+            self.errors.push(FieldError::not_supported(format!("{path}.reason"), reason, &known));
+        }
+        if source.trim().is_empty() {
+            self.errors.push(FieldError::required(format!("{path}.rule"), "rule is not specified"));
+            return;
+        }
+        if source.trim().contains('\n') && message.is_empty() {
+            let why = "message must be specified if rule contains line breaks";
+            self.errors.push(FieldError::required(format!("{path}.message"), why));
+        }
+        match (Rule::read(rule, schema, whole), &self.unrelated) {
+            (Err((field, why)), _) => {
+                self.errors.push(FieldError::invalid(format!("{path}.{field}"), text(rule, field), why));
+            }
+            (Ok(found), Some(place)) if found.is_transition() => {
+                let why = format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {place}");
+                self.errors.push(FieldError::invalid(format!("{path}.rule"), source, why));
+            }
+            (Ok(_), _) => {}
+        }
+    }
+
     /// A default must be a value of its schema, with nothing that would be pruned.
     fn default(&mut self, node: &Value, path: &str) {
         let Some(default) = node.get("default") else { return };
-        let schema = Schema::read(node);
+        let schema = Schema::plain(node);
         let mut filled = default.clone();
         super::defaults::apply(&schema, &mut filled);
         self.errors.extend(values::check_part(&schema, &filled, &format!("{path}.default")));

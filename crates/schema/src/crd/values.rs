@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 use super::formats;
 use super::schema::{Additional, JsonType, Limits, Schema};
 use crate::facts::ListType;
-use crate::table::Kind;
 use crate::validate::{ErrorType, FieldError};
 
 /// Most errors that are reported of one object.
@@ -17,14 +16,13 @@ const MAX_ERRORS: usize = 100;
 const NO_PATH: &str = "<nil>";
 
 /// Checks a whole object.
-pub(super) fn check(kind: &Kind, schema: &Schema, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+pub(super) fn check(schema: &Schema, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut walk = Walk { path: String::new(), errors: Vec::new() };
     walk.object_fields(schema, object.as_object().unwrap_or(&Map::new()), old, true);
     walk.junctors(schema, object);
     if let (Some(fields), Limits { max_properties: Some(_), .. }) = (object.as_object(), &schema.limits) {
         walk.counts(&schema.limits, fields.len(), "properties");
     }
-    let _ = kind;
     walk.errors.truncate(MAX_ERRORS);
     walk.errors
 }
