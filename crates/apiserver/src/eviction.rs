@@ -9,6 +9,8 @@ use std::sync::Arc;
 use crate::codec;
 use crate::context::{Context, commit};
 use crate::deletion::Options;
+use crate::edit::Part;
+use crate::ownership::{self, Claim};
 use crate::respond::{self, Response};
 use crate::strategy::{self, text};
 use crate::subresource::delete_named;
@@ -61,6 +63,9 @@ async fn spend(context: &Context<'_>, pod: &Value, dry_run: bool) -> Result<(), 
     let mut spent = budget.clone();
     spent["status"]["disruptionsAllowed"] = (allowed - 1).into();
     spent["status"]["disruptedPods"][context.info.name.as_str()] = strategy::time_text(context.now).into();
+    let mut own = Context::internal(&context.server, budget)?;
+    own.info.subresource = "status".into();
+    ownership::settle(&own, Part::Status, budget, &mut spent, Claim::ByChange(Value::Null))?;
     let write = Write::put(entry.key.clone(), Expect::Revision(entry.mod_revision), codec::encode(&spent));
     match commit(&context.server, write).await? {
         Outcome::Committed(_) => Ok(()),

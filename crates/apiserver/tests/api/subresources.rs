@@ -89,7 +89,14 @@ async fn evictions_ask_the_budget() {
     let path = "/apis/policy/v1/namespaces/default/poddisruptionbudgets/b";
     cluster.ok(&format!("PATCH {path}/status"), json!({"status": {"disruptionsAllowed": 1, "observedGeneration": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2}})).await;
     cluster.ok(&format!("POST {POD}/eviction"), eviction).await;
-    assert_eq!(cluster.ok(&format!("GET {path}"), Value::Null).await["status"]["disruptionsAllowed"], 0);
+    let spent = cluster.ok(&format!("GET {path}"), Value::Null).await;
+    assert_eq!(spent["status"]["disruptionsAllowed"], 0);
+    let owners = spent["metadata"]["managedFields"].as_array().unwrap();
+    let server = owners.iter().find(|owner| owner["manager"] == "system:apiserver").unwrap();
+    assert_eq!(
+        (&server["subresource"], &server["fieldsV1"]["f:status"]["f:disruptionsAllowed"]),
+        (&json!("status"), &json!({}))
+    );
     assert_eq!(cluster.ok(&format!("GET {POD}"), Value::Null).await["metadata"]["deletionGracePeriodSeconds"], 30);
 }
 
