@@ -1,7 +1,7 @@
 //! Objects as stored bytes: JSON with the resourceVersion at a known place, so that it can be written by the store's
 //! writer and replaced without parsing. Also the layout of keys.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use isopod_schema::{Kind, Status};
@@ -95,6 +95,8 @@ pub(crate) struct Derived {
     pub(crate) policy: OnceLock<Policy>,
     /// Of a namespace: it is going away.
     pub(crate) terminating: OnceLock<bool>,
+    /// Of a custom object: as the kind that was asked for last shows it.
+    pub(crate) served: Mutex<Option<(Arc<Kind>, Bytes)>>,
 }
 
 pub(crate) fn derived(entry: &Entry) -> Arc<Derived> {

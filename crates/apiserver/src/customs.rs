@@ -9,6 +9,7 @@ use isopod_schema::openapi::Documents;
 use isopod_schema::{Kind, Status, Table};
 use isopod_store::{Entry, Expect, ListQuery, Scope, Write};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::context::{Context, commit};
@@ -62,7 +63,7 @@ struct Definition {
     accepted: Value,
     is_settled: bool,
     /// What its rows follow from.
-    basis: (String, Value, Value),
+    basis: (String, [u8; 32], Value),
     terminating: bool,
     rows: Vec<Arc<Kind>>,
 }
@@ -151,7 +152,9 @@ impl Keeper {
         let now = strategy::time_text(server.config.clock.now());
         let decided = names::decided(stored, others.map(|(_, known)| &known.accepted), &now);
         let accepted = decided["status"]["acceptedNames"].clone();
-        let basis = (meta(stored, "uid").to_owned(), stored["spec"].clone(), accepted.clone());
+        // The beginning of a deletion raises the generation as well, and must not end watches.
+        let spec: [u8; 32] = Sha256::digest(stored["spec"].to_string()).into();
+        let basis = (meta(stored, "uid").to_owned(), spec, accepted.clone());
         let rows = match self.definitions.remove(name) {
             Some(known) if known.basis == basis && !known.rows.is_empty() => known.rows,
             _ if names::is_established(&decided) => crd::rows(&decided),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use isopod_schema::{Reason, Status};
+use isopod_schema::{Kind, Reason, Status};
 use isopod_store::{Entry, ListError, ListQuery};
 use serde_json::{Value, json};
 
@@ -204,10 +204,10 @@ fn find(context: &Context<'_>, selection: &Selection, page: &Page) -> Result<Lis
 
 fn encode(context: &Context<'_>, listed: Listed) -> Result<Response, Status> {
     let kind = context.kind;
-    if context.shape.output.is_plain() && !convert::is_needed(kind) {
+    if context.shape.output.is_plain() {
         let head = json!({"kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": listed.metadata})
             .to_string();
-        return Ok(respond::json_body(join(&head, &listed.entries)));
+        return join(&head, kind, &listed.entries).map(respond::json_body);
     }
     let items: Vec<Value> = listed
         .entries
@@ -217,8 +217,8 @@ fn encode(context: &Context<'_>, listed: Listed) -> Result<Response, Status> {
     Ok(respond::document(200, &context.shape.list(kind, &items, listed.metadata), &context.shape.output))
 }
 
-/// The stored bytes of all entries between the head of a list and its end.
-fn join(head: &str, entries: &[Arc<Entry>]) -> crate::body::Body {
+/// The bytes of all entries between the head of a list and its end.
+fn join(head: &str, kind: &Arc<Kind>, entries: &[Arc<Entry>]) -> Result<crate::body::Body, Status> {
     let mut body = Joiner::new();
     body.push(head.strip_suffix('}').unwrap_or(head).as_bytes());
     body.push(b",\"items\":[");
@@ -226,8 +226,8 @@ fn join(head: &str, entries: &[Arc<Entry>]) -> crate::body::Body {
         if number > 0 {
             body.push(b",");
         }
-        body.push(&entry.value);
+        body.push(&convert::served_bytes(kind, entry)?);
     }
     body.push(b"]}\n");
-    body.finish()
+    Ok(body.finish())
 }

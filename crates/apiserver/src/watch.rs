@@ -177,7 +177,7 @@ impl Stream {
         while chunk.len() < CHUNK_BYTES {
             let Some(entry) = self.initial.next() else { break };
             if self.selection.matches(&self.stored, &entry) {
-                self.push(chunk, "ADDED", &entry.value);
+                self.push(chunk, "ADDED", &entry);
             }
         }
         if self.initial.as_slice().is_empty()
@@ -226,23 +226,31 @@ impl Stream {
         let before = event.previous.as_ref().filter(|previous| matches(previous)).cloned();
         let after = event.kind == EventKind::Put && matches(&event.entry);
         match (before, after) {
-            (None, true) => self.push(chunk, "ADDED", &event.entry.value),
-            (Some(_), true) => self.push(chunk, "MODIFIED", &event.entry.value),
-            (Some(_), false) if event.kind == EventKind::Delete => self.push(chunk, "DELETED", &event.entry.value),
+            (None, true) => self.push(chunk, "ADDED", &event.entry),
+            (Some(_), true) => self.push(chunk, "MODIFIED", &event.entry),
+            (Some(_), false) if event.kind == EventKind::Delete => self.push(chunk, "DELETED", &event.entry),
             (Some(previous), false) => {
                 let last = codec::restamp(&previous.value, event.revision());
-                self.push(chunk, "DELETED", &last);
+                self.push_bytes(chunk, "DELETED", &last, convert::is_needed(&self.kind));
             }
             (None, false) => {}
         }
     }
 
-    fn push(&mut self, chunk: &mut BytesMut, kind: &str, bytes: &Bytes) {
+    fn push(&mut self, chunk: &mut BytesMut, kind: &str, entry: &Entry) {
+        match self.shape.output.is_plain().then(|| convert::served_bytes(&self.kind, entry)) {
+            Some(Ok(bytes)) => self.push_bytes(chunk, kind, &bytes, false),
+            _ => self.push_bytes(chunk, kind, &entry.value, true),
+        }
+    }
+
+    /// One event; `stored` bytes are brought into the form that is served, others are in it.
+    fn push_bytes(&mut self, chunk: &mut BytesMut, kind: &str, bytes: &Bytes, stored: bool) {
         chunk.reserve(bytes.len() + FRAME_BYTES);
         chunk.put_slice(b"{\"type\":\"");
         chunk.put_slice(kind.as_bytes());
         chunk.put_slice(b"\",\"object\":");
-        if self.shape.output.is_plain() && !convert::is_needed(&self.kind) {
+        if self.shape.output.is_plain() && !stored {
             chunk.put_slice(bytes);
         } else {
             let object = codec::decode(bytes).unwrap_or_else(|status| status.to_value());

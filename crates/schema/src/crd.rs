@@ -24,7 +24,7 @@ pub use row::{is_terminating, rows, storage_row, version_order};
 pub(crate) use schema::regex;
 pub use schema::{Additional, JsonType, Schema};
 
-pub(crate) use check::{create, update};
+pub(crate) use check::{create, stored_versions, update};
 
 use crate::validate::{ErrorType, FieldError};
 

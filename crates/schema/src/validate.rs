@@ -223,6 +223,9 @@ pub fn update_status(kind: &Kind, object: &Value, old: &Value) -> Vec<FieldError
     if kind.is("", "pods") {
         pod::update_status(object, old, &mut errors);
     }
+    if kind.is(crd::GROUP, crd::PLURAL) {
+        crd::stored_versions(object, &mut errors.list);
+    }
     if kind.custom.is_some() {
         rules(kind, object, Some(old), &mut errors);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::names::is_established;
+use super::names::{APPROVAL, is_established, is_protected};
 use super::schema::Schema;
 use super::{JsonPath, structural};
 use crate::names;
@@ -17,7 +17,6 @@ const COLUMN_FORMATS: [&str; 9] =
     ["byte", "date", "date-time", "double", "float", "int32", "int64", "password", "string"];
 const SELECTABLE_FIELDS_MAX: usize = 8;
 const VERSIONS_MAX: usize = 64;
-const APPROVAL: &str = "api-approved.kubernetes.io";
 
 /// Checks a new definition.
 pub(crate) fn create(definition: &Value) -> Vec<FieldError> {
@@ -45,7 +44,7 @@ pub(crate) fn update(definition: &Value, old: &Value) -> Vec<FieldError> {
 }
 
 /// What objects are stored in cannot be taken away.
-fn stored_versions(definition: &Value, errors: &mut Vec<FieldError>) {
+pub(crate) fn stored_versions(definition: &Value, errors: &mut Vec<FieldError>) {
     let names: Vec<&str> = versions(definition).iter().map(|version| walk::text(version, &["name"])).collect();
     let stored = walk::items(definition, &["status", "storedVersions"]).iter().filter_map(Value::as_str);
     for (at, version) in stored.enumerate().filter(|(_, version)| !names.contains(version)) {
@@ -76,9 +75,7 @@ fn check(definition: &Value, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::invalid("spec.group", group, "should be a domain with at least one dot"));
         }
     }
-    if ["k8s.io", "kubernetes.io"].iter().any(|own| group == *own || group.ends_with(&format!(".{own}")))
-        && walk::text(definition, &["metadata", "annotations", APPROVAL]).is_empty()
-    {
+    if is_protected(group) && walk::text(definition, &["metadata", "annotations", APPROVAL]).is_empty() {
         let text = "protected groups must have approval annotation \"api-approved.kubernetes.io\", see \
                     https://github.com/kubernetes/enhancements/pull/1111";
         errors.push(FieldError::required(format!("metadata.annotations[{APPROVAL}]"), text));

@@ -70,11 +70,35 @@ pub fn decided<'a>(definition: &Value, others: impl Iterator<Item = &'a Value>, 
             }
         }
     }
+    if let Some((status, reason, message)) = approval(definition) {
+        set(&mut decided, ("KubernetesAPIApprovalPolicyConformant", status, reason, &message), now);
+    }
     if is_terminating(definition) {
         let text = "CustomResource deletion is in progress";
         set(&mut decided, ("Terminating", "True", "InstanceDeletionInProgress", text), now);
     }
     decided
+}
+
+/// Groups of Kubernetes' own domains say where they were approved, or that they were not.
+fn approval(definition: &Value) -> Option<(&'static str, &'static str, String)> {
+    if !is_protected(walk::text(definition, &["spec", "group"])) {
+        return None;
+    }
+    let text = walk::text(definition, &["metadata", "annotations", APPROVAL]);
+    Some(match text {
+        url if url.starts_with("https://") => ("True", "ApprovedAnnotation", format!("approved in {url}")),
+        text if text.starts_with("unapproved") => ("False", "UnapprovedAnnotation", format!("not approved: {text:?}")),
+        text => ("False", "InvalidAnnotation", format!("protected groups must have an approval URL, not {text:?}")),
+    })
+}
+
+/// Annotation of definitions in protected groups.
+pub(super) const APPROVAL: &str = "api-approved.kubernetes.io";
+
+/// The group is in a domain that is Kubernetes' own.
+pub(super) fn is_protected(group: &str) -> bool {
+    ["k8s.io", "kubernetes.io"].iter().any(|own| group == *own || group.ends_with(&format!(".{own}")))
 }
 
 /// Sets a condition: type, status, reason, message. Its time is kept while its status is.

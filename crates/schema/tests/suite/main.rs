@@ -1,6 +1,7 @@
 //! Tests of the public interface of the schema crate, one module per module.
 
 mod apply;
+mod custom;
 mod decode;
 mod defaults;
 mod discovery;
