@@ -1,13 +1,14 @@
-//! The busybox image: one static program under all its names, and the few files every root file system has.
+//! The busybox image: one program under all its names with the libraries it loads, and the few files every root file system
+//! has. Not Debian's static one: that crashes when it looks up a name.
 
-use std::fs;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 
 use super::archive::Image;
 use super::layer::{Layer, LayerWriter};
+use super::libraries;
 use crate::command::output;
 use crate::packages::Packages;
 
@@ -34,15 +35,14 @@ pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 
 /// The layer that the other images stand on as well.
 pub fn layer(packages: &Packages) -> Result<Layer> {
-    let tree = packages.unpack("busybox", &["busybox-static".to_owned()])?;
-    let program = tree.join(PROGRAM);
-    let content = fs::read(&program).with_context(|| format!("{}", program.display()))?;
-    let applets = output(Command::new(&program).arg("--list"))?;
+    let tree = packages.unpack("shell", &packages.closure("busybox", libraries::is_library)?)?;
+    let applets = output(Command::new(tree.join(PROGRAM)).arg("--list"))?;
     let mut layer = LayerWriter::new();
     for (path, mode) in DIRECTORIES {
         layer.directory(path, mode)?;
     }
-    layer.file(PROGRAM, 0o755, &content)?;
+    libraries::add(&mut layer, &tree, PROGRAM)?;
+    layer.file(PROGRAM, 0o755, &libraries::read(&tree, PROGRAM)?)?;
     for applet in applets.lines().filter(|applet| *applet != "busybox") {
         layer.hard_link(&format!("bin/{applet}"), PROGRAM)?;
     }
@@ -50,7 +50,8 @@ pub fn layer(packages: &Packages) -> Result<Layer> {
     layer.symlink("usr/bin/env", "../../bin/env")?;
     layer.file("etc/passwd", 0o644, PASSWD.as_bytes())?;
     layer.file("etc/group", 0o644, GROUP.as_bytes())?;
-    layer.finish("Debian package busybox-static")
+    layer.file("etc/nsswitch.conf", 0o644, b"hosts: files dns\n")?;
+    layer.finish("Debian package busybox")
 }
 
 /// The image.

@@ -4,6 +4,7 @@
 mod archive;
 mod busybox;
 mod layer;
+mod libraries;
 mod nginx;
 
 use std::fs;
@@ -16,7 +17,7 @@ use crate::packages::Packages;
 use archive::Image;
 
 /// Changes when what is made changes, so that archives of older recipes are made again.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 /// Where the archives are.
 pub fn directory() -> PathBuf {
