@@ -23,6 +23,7 @@ use crate::{
     plan::Process,
     pod::unmount_below,
     reaper::End,
+    signal,
 };
 
 /// How much of the log becomes a termination message, if the container asked for that (as the kubelet has it).
@@ -122,9 +123,17 @@ impl Container {
                 let _ = rustix::process::kill_process(pid, signal);
             }
         } else {
-            running.child.signal(signal);
+            tokio::spawn(signal::deliver(running, self.age(), signal));
         }
         Ok(())
+    }
+
+    /// Time since its start.
+    fn age(&self) -> Duration {
+        match *self.life.borrow() {
+            Life::Running { started } => Duration::from_nanos(now().saturating_sub(started).try_into().unwrap_or(0)),
+            Life::Creating | Life::Exited(_) => Duration::ZERO,
+        }
     }
 
     fn pids(&self) -> Vec<Pid> {

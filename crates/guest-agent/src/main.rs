@@ -25,6 +25,7 @@ mod root;
 mod seccomp;
 mod serve;
 mod session;
+mod signal;
 mod start;
 mod stats;
 mod users;
