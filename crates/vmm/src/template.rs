@@ -28,6 +28,9 @@ use crate::{
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
 
+/// End of the name of a directory that a template is being made in.
+pub(crate) const PARTIAL: &str = ".partial";
+
 /// How long what is not used any more stays in the cache.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -73,7 +76,7 @@ impl Template {
     /// Reads a template that an earlier process left in the cache; none if there is none.
     pub(crate) fn load(directory: &Path, memory_bytes: u64) -> Result<Option<Self>, TemplateError> {
         let (memory, state) = (directory.join(MEMORY), directory.join(STATE));
-        // The state is written last and renamed into place: with it, the template is whole.
+        // Both come into place together, in their directory.
         let state = match File::open(state) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(io("cannot open its state"))?,
@@ -92,14 +95,15 @@ impl Template {
             *memory = Some(file.try_clone().map_err(io("cannot make a memory file"))?.into());
         }
         let machine = host.launch(plan).await?;
-        let saved = save(&machine, directory).await;
+        let partial = partial(directory);
+        let saved = save(&machine, &partial).await;
         // Its process must be gone before the memory can be sealed, and goes in any case.
         let ended = machine.destroy().await;
         saved?;
         ended
             .map_err(|error| TemplateError::Io { what: "its machine did not end", source: io::Error::other(error) })?;
         seal(&file).map_err(io("cannot seal its memory"))?;
-        let state = keep(&file, directory).map_err(io("cannot keep it in the cache"))?;
+        let state = keep(&file, &partial, directory).map_err(io("cannot keep it in the cache"))?;
         Ok(Self { memory: file.into(), state })
     }
 }
@@ -114,10 +118,16 @@ fn seal(file: &File) -> io::Result<()> {
     Ok(fcntl_add_seals(file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?)
 }
 
-/// Writes the device state beside its final place. The guest is not stopped first: what is restored would come up stopped.
+/// Where this process makes a template. Another one may be making the same, and the memory of one with the state of the other
+/// is a guest that crashes.
+fn partial(directory: &Path) -> PathBuf {
+    directory.with_extension(format!("{}{PARTIAL}", std::process::id()))
+}
+
+/// Writes the device state. The guest is not stopped first: what is restored would come up stopped.
 async fn save(machine: &Machine, directory: &Path) -> Result<(), TemplateError> {
     std::fs::create_dir_all(directory).map_err(io("cannot make its directory"))?;
-    let file = File::create(unfinished(directory)).map_err(io("cannot make its state file"))?;
+    let file = File::create(directory.join(STATE)).map_err(io("cannot make its state file"))?;
     let qmp = machine.control();
     set_migration_capabilities(qmp).await?;
     let mut events = qmp.events();
@@ -127,18 +137,21 @@ async fn save(machine: &Machine, directory: &Path) -> Result<(), TemplateError> 
     Ok(())
 }
 
-fn unfinished(directory: &Path) -> PathBuf {
-    directory.join("state.unfinished")
-}
-
-/// Copies the memory into the cache and puts the state in its place, in this order. Returns the state.
-fn keep(memory: &File, directory: &Path) -> io::Result<File> {
-    let copy = File::create(directory.join(MEMORY))?;
+/// Copies the memory beside the state and puts both into their place, whole even if the host loses power, unless somebody
+/// was faster. Returns the state.
+fn keep(memory: &File, partial: &Path, directory: &Path) -> io::Result<File> {
+    let copy = File::create(partial.join(MEMORY))?;
     copy.set_len(memory.metadata()?.len())?;
     copy_sparse(memory, &copy)?;
-    let state = directory.join(STATE);
-    std::fs::rename(unfinished(directory), &state)?;
-    File::open(state)
+    let state = File::open(partial.join(STATE))?;
+    copy.sync_all()?;
+    state.sync_all()?;
+    match std::fs::rename(partial, directory) {
+        // Theirs stays in the cache; this process goes on with its own, which is as good.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => std::fs::remove_dir_all(partial)?,
+        renamed => renamed?,
+    }
+    Ok(state)
 }
 
 /// Removes from a directory of the cache what is not called `keep` and has not changed for a while: made for a kernel, an
@@ -180,6 +193,26 @@ fn copy_sparse(from: &File, to: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_that_are_made_at_once_one_is_kept_whole() {
+        let cache = tempfile::tempdir().unwrap();
+        let directory = cache.path().join("class");
+        let kept = ["first", "second"].map(|name| {
+            let (memory, partial) = (memory_file(1 << 20).unwrap(), cache.path().join(name));
+            memory.write_all_at(name.as_bytes(), 0).unwrap();
+            std::fs::create_dir_all(&partial).unwrap();
+            std::fs::write(partial.join(STATE), name).unwrap();
+            (memory, partial)
+        });
+        for (memory, partial) in &kept {
+            let state = keep(memory, partial, &directory).unwrap();
+            assert_eq!(io::read_to_string(state).unwrap(), partial.file_name().unwrap().to_str().unwrap());
+        }
+        assert_eq!(std::fs::read_to_string(directory.join(STATE)).unwrap(), "first");
+        assert!(std::fs::read(directory.join(MEMORY)).unwrap().starts_with(b"first"));
+        assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn holes_stay_holes_and_sealed_memory_stays_as_it_is() {

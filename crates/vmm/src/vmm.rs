@@ -215,7 +215,9 @@ impl Vmm {
         // By kernel and agent first, so that those of earlier ones can be told and cleared.
         let all_templates = options.cache_dir.join("templates");
         crate::template::clear(&all_templates, |name| name == assets.directory_name());
-        let templates = options.templates.then(|| all_templates.join(assets.directory_name()));
+        let templates = all_templates.join(assets.directory_name());
+        crate::template::clear(&templates, |name| !name.ends_with(crate::template::PARTIAL));
+        let templates = options.templates.then_some(templates);
         let qemu_version = qemu_version?;
         Ok(Self(Arc::new(Inner {
             host,
