@@ -131,6 +131,11 @@ pub async fn fetch(cache_dir: &Path) -> Result<Kernel, KernelError> {
     if let Ok(kernel) = find(None, cache_dir) {
         return Ok(kernel);
     }
+    // Whoever comes second finds what the first one fetched.
+    let _lock = lock(cache_dir).await?;
+    if let Ok(kernel) = find(None, cache_dir) {
+        return Ok(kernel);
+    }
     let package = package_name().await?;
     let (download, unpacked) = (cache_dir.join("kernel.download"), cache_dir.join("kernel"));
     remove_tree(&download)?;
@@ -153,6 +158,16 @@ pub async fn fetch(cache_dir: &Path) -> Result<Kernel, KernelError> {
     std::fs::rename(&tree, &unpacked).map_err(|source| KernelError::Io { path: unpacked.clone(), source })?;
     remove_tree(&download)?;
     find(None, cache_dir)
+}
+
+/// The right to fetch into a cache, among all processes, until the file is dropped.
+async fn lock(cache_dir: &Path) -> Result<std::fs::File, KernelError> {
+    let path = cache_dir.join("kernel.lock");
+    let failed = |source| KernelError::Io { path: path.clone(), source };
+    std::fs::create_dir_all(cache_dir).map_err(failed)?;
+    let file = std::fs::File::create(&path).map_err(failed)?;
+    let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
+    locked.map_err(|error| failed(io::Error::other(error)))?.map_err(failed)
 }
 
 /// The package behind `linux-image-cloud-amd64` (or `-arm64`).
