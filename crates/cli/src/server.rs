@@ -43,12 +43,14 @@ pub(crate) async fn run(places: &Places, name: &str) -> anyhow::Result<()> {
     drop(rustls::crypto::ring::default_provider().install_default());
     let stop = CancellationToken::new();
     let server = Server::open(&cluster, &file).await?;
-    let serving = server.serve(&file, stop.clone()).await?;
+    let (serving, drivers) = server.serve(&file, stop.clone()).await?;
     ready();
     wait_for_signal().await?;
     tracing::info!("stopping; pods go on running");
     stop.cancel();
-    serving.await?
+    let served = serving.await?;
+    drivers.close().await;
+    served
 }
 
 fn start_logging() {
@@ -123,6 +125,9 @@ struct Server {
     dns: DnsRelay,
 }
 
+/// The task that serves the API.
+type Serving = tokio::task::JoinHandle<anyhow::Result<()>>;
+
 impl Server {
     async fn open(cluster: &Cluster, file: &ClusterFile) -> anyhow::Result<Self> {
         let settings = isopod_net::Settings { cluster: cluster.name.clone(), vpc: file.vpc_cidr };
@@ -147,12 +152,8 @@ impl Server {
         Ok(Self { api, network, vmm, images, cluster: cluster.clone(), dns })
     }
 
-    /// Starts everything; what is returned ends when serving does.
-    async fn serve(
-        self,
-        file: &ClusterFile,
-        stop: CancellationToken,
-    ) -> anyhow::Result<tokio::task::JoinHandle<anyhow::Result<()>>> {
+    /// Starts everything; the task that is returned ends when serving does.
+    async fn serve(self, file: &ClusterFile, stop: CancellationToken) -> anyhow::Result<(Serving, Arc<RealDrivers>)> {
         let listeners = listeners(file.listen).await?;
         self.network.apply(self.routes(file)).await?;
         self.write_kubeconfig(file)?;
@@ -161,8 +162,7 @@ impl Server {
             tokio::spawn(async move { Ok(api.serve(listeners, async move { until.cancelled().await }).await?) });
         self.create_own_objects(file).await?;
         self.start_controllers(&stop);
-        self.start_agent(file, stop).await?;
-        Ok(serving)
+        Ok((serving, self.start_agent(file, stop).await?))
     }
 
     /// A client with an identity of its own; what it may do, RBAC says.
@@ -213,7 +213,7 @@ impl Server {
         });
     }
 
-    async fn start_agent(self, file: &ClusterFile, stop: CancellationToken) -> anyhow::Result<()> {
+    async fn start_agent(self, file: &ClusterFile, stop: CancellationToken) -> anyhow::Result<Arc<RealDrivers>> {
         let settings = isopod_host_agent::Settings {
             host: file.host.clone(),
             address: file.listen.ip().to_string(),
@@ -234,7 +234,7 @@ impl Server {
             stop.cancelled().await;
             drop(dns);
         });
-        Ok(())
+        Ok(drivers)
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) fn boot() -> io::Result<OwnedFd> {
     directories()?;
     control_groups()?;
     network::loopback_up()?;
+    network::only_ipv4()?;
     raise_limits()?;
     port::open(&uevents)
 }

@@ -8,12 +8,12 @@ use std::{
 use futures::Stream;
 use isopod_guest_api::{
     ContainerConfig, ContainerId, Empty, ErrorKind, Event, EventsRequest, HelloRequest, HelloResponse, LogChunk,
-    LogsRequest, PROTOCOL_VERSION, PodConfig, SignalContainerRequest, StartContainerResponse, StatsResponse,
-    UpdateVolumeRequest,
+    LogsRequest, PROTOCOL_VERSION, PodConfig, PrepareRequest, SignalContainerRequest, StartContainerResponse,
+    StatsResponse, UpdateVolumeRequest,
 };
 use tonic::Status;
 
-use crate::{agent::Agent, boot, container, fault::Fault, pod::Pod, start, stats};
+use crate::{agent::Agent, boot, container, disk, fault::Fault, pod::Pod, start, stats};
 
 /// What a call that streams answers with.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -46,6 +46,13 @@ pub(crate) async fn configure_pod(agent: Arc<Agent>, config: PodConfig) -> Resul
         None => *pod = Some(Pod::configure(config)?),
     }
     Ok(Empty {})
+}
+
+pub(crate) async fn prepare(agent: Arc<Agent>, request: PrepareRequest) -> Result<Empty, Status> {
+    match &*agent.pod() {
+        Some(pod) => Err(Fault::new(ErrorKind::AlreadyExists, format!("the guest is pod {}", pod.uid())).into()),
+        None => Ok(disk::mount_scratch(Some(request.scratch_slot)).map(|()| Empty {})?),
+    }
 }
 
 pub(crate) async fn update_volume(agent: Arc<Agent>, request: UpdateVolumeRequest) -> Result<Empty, Status> {

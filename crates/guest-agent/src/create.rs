@@ -26,6 +26,7 @@ use crate::{
     plan::{Plan, Process},
     reaper::End,
     report::{self, Report},
+    seccomp,
 };
 
 /// How long a process may take to get to its program.
@@ -104,6 +105,10 @@ async fn make(
     stdin: bool,
     fork: impl FnOnce(&Inherited<'_>) -> io::Result<Child>,
 ) -> Result<Made, Fault> {
+    if process.seccomp {
+        seccomp::prepare(process.capabilities)
+            .map_err(|error| Fault::new(ErrorKind::Internal, format!("seccomp: {error}")))?;
+    }
     let (stdio, mut streams) = streams(process, stdin).map_err(Fault::internal("standard streams"))?;
     let (ours, theirs) = report::pair().map_err(Fault::internal("report socket"))?;
     let remembering = agent.reaper.remember();

@@ -1,11 +1,13 @@
 //! Disks by slot. The host puts them behind fixed devices, so a slot is found by the serial number of its device.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     fs::{self, File},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use isopod_guest_api::ErrorKind;
@@ -42,14 +44,18 @@ impl Images {
     }
 }
 
-/// Mounts the writable disk, or memory where there is none.
+/// Mounts the writable disk, or memory where there is none. One that was mounted ahead stays.
 pub(crate) fn mount_scratch(slot: Option<u32>) -> Result<(), Fault> {
+    if slot.is_some() && is_mount_point(Path::new(path::SCRATCH)).map_err(Fault::internal("scratch disk"))? {
+        return Ok(());
+    }
     let fault = |error: rustix::io::Errno| Fault::new(ErrorKind::MountFailed, format!("scratch disk: {error}"));
     match slot {
         None => mount("scratch", path::SCRATCH, "tmpfs", MountFlags::NODEV, Some(c"mode=755")).map_err(fault)?,
         Some(slot) => {
             let flags = MountFlags::NODEV | MountFlags::NOATIME;
-            mount(device(slot)?, path::SCRATCH, "ext4", flags, Some(c"discard")).map_err(fault)?;
+            // Inode tables stay unwritten until they are used: the disk is young, and short of time.
+            mount(device(slot)?, path::SCRATCH, "ext4", flags, Some(c"discard,noinit_itable")).map_err(fault)?;
         }
     }
     for name in ["containers", "volumes"] {
@@ -58,15 +64,31 @@ pub(crate) fn mount_scratch(slot: Option<u32>) -> Result<(), Fault> {
     Ok(())
 }
 
+fn is_mount_point(directory: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let parent = directory.parent().unwrap_or(directory);
+    Ok(fs::metadata(directory)?.dev() != fs::metadata(parent)?.dev())
+}
+
 /// The device node of a slot.
 fn device(slot: u32) -> Result<PathBuf, Fault> {
-    let serial = format!("slot{slot}");
-    for entry in fs::read_dir("/sys/block").map_err(Fault::internal("/sys/block"))?.flatten() {
-        if fs::read_to_string(entry.path().join("serial")).is_ok_and(|text| text.trim() == serial) {
-            return Ok(Path::new("/dev").join(entry.file_name()));
-        }
-    }
-    Err(Fault::new(ErrorKind::NoSuchImage, format!("there is no disk slot {slot}")))
+    let known = SLOTS.get_or_init(slots);
+    let name =
+        known.get(&slot).ok_or_else(|| Fault::new(ErrorKind::NoSuchImage, format!("there is no disk slot {slot}")))?;
+    Ok(Path::new("/dev").join(name))
+}
+
+/// Device names by slot. Devices never come or go, only what is behind them; and asking a device for its serial number is a
+/// conversation with the host, so it is done once.
+static SLOTS: OnceLock<BTreeMap<u32, OsString>> = OnceLock::new();
+
+fn slots() -> BTreeMap<u32, OsString> {
+    let entries = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let slot = |entry: fs::DirEntry| {
+        let serial = fs::read_to_string(entry.path().join("serial")).ok()?;
+        Some((serial.trim().strip_prefix("slot")?.parse().ok()?, entry.file_name()))
+    };
+    entries.filter_map(slot).collect()
 }
 
 /// What file system a device holds, by its superblock.

@@ -43,6 +43,15 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     set_flags(&socket()?, "lo", libc::IFF_UP | libc::IFF_RUNNING)
 }
 
+/// Pods have IPv4 addresses: without this, every interface that comes up announces an IPv6 address that nobody asked for.
+pub(crate) fn only_ipv4() -> io::Result<()> {
+    let Ok(interface) = interface() else { return Ok(()) };
+    match fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn parse(config: &NetworkConfig) -> Result<Settings, Fault> {
     let address = |field: &str, text: &str| {
         text.parse::<Ipv4Addr>().map_err(|_| Fault::invalid(format!("network.{field} {text:?} is not an IPv4 address")))

@@ -1,7 +1,10 @@
 //! The default system call filter (`seccompProfile: RuntimeDefault`): what containers have no use for is refused, unless they
 //! hold the capability that it is for. The list follows the table of calls that Docker's documentation names as blocked.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::{Mutex, PoisonError},
+};
 
 use rustix::thread::CapabilitySet;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch};
@@ -68,9 +71,23 @@ const GUARDED: &[(CapabilitySet, &[i64])] = &[
     (CapabilitySet::SYSLOG, &[libc::SYS_syslog]),
 ];
 
+/// Programs that were made, by capabilities: there are few, and a new process is short of time.
+static PROGRAMS: Mutex<BTreeMap<u64, BpfProgram>> = Mutex::new(BTreeMap::new());
+
+/// Makes the program for these capabilities, for processes that are forked from this one.
+pub(crate) fn prepare(capabilities: CapabilitySet) -> Result<(), seccompiler::BackendError> {
+    let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Entry::Vacant(vacant) = programs.entry(capabilities.bits()) {
+        vacant.insert(program(capabilities)?);
+    }
+    Ok(())
+}
+
 /// Filters this process from now on.
 pub(crate) fn apply(capabilities: CapabilitySet) -> Result<(), seccompiler::Error> {
-    seccompiler::apply_filter(&program(capabilities)?)
+    prepare(capabilities)?;
+    let programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    programs.get(&capabilities.bits()).map_or(Ok(()), |program| seccompiler::apply_filter(program))
 }
 
 fn program(capabilities: CapabilitySet) -> Result<BpfProgram, seccompiler::BackendError> {

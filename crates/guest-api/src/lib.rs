@@ -24,7 +24,7 @@ pub use error::{ErrorKind, GuestFault};
 pub use event::{ContainerExited, ContainerStarted, Event, EventKind, EventsRequest};
 pub use pod::{
     Empty, EmptyDirVolume, FilesVolume, HelloRequest, HelloResponse, ImageDisk, NetworkConfig, PodConfig,
-    UpdateVolumeRequest, Volume, VolumeFile, VolumeSource,
+    PrepareRequest, UpdateVolumeRequest, Volume, VolumeFile, VolumeSource,
 };
 pub use stream::{
     AttachRequest, ConnectInput, ConnectInputKind, ConnectOutput, ContainerStats, ExecExited, ExecInput, ExecInputKind,

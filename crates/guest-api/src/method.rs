@@ -16,6 +16,8 @@ methods! {
     HELLO = "Hello";
     /// `PodConfig` -> `Empty`. Once per guest; the same configuration again is accepted, another one is refused.
     CONFIGURE_POD = "ConfigurePod";
+    /// `PrepareRequest` -> `Empty`. Mounts the scratch disk of a guest that is nobody's yet.
+    PREPARE = "Prepare";
     /// `UpdateVolumeRequest` -> `Empty`. Replaces the files of a volume in one step.
     UPDATE_VOLUME = "UpdateVolume";
     /// `ContainerConfig` -> `StartContainerResponse`.

@@ -40,6 +40,14 @@ pub struct HelloResponse {
     pub kernel_release: String,
 }
 
+/// What can be done for a pod before it is known which.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+pub struct PrepareRequest {
+    /// Slot of the scratch disk.
+    #[prost(uint32, tag = "1")]
+    pub scratch_slot: u32,
+}
+
 /// Everything that makes a guest this pod's guest. Nothing of it is baked into a template.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct PodConfig {

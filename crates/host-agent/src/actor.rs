@@ -21,11 +21,11 @@ use crate::agent::Context;
 use crate::deeds;
 use crate::drivers::{LocalImage, Machine};
 use crate::node::NodeState;
+use crate::report::{self, Report, Reporter};
+use crate::sources::Fetched;
 
 /// Facts and updates that wait for the actor.
 pub(crate) const INBOX: usize = 256;
-/// Delay before a status that the API did not take is sent again.
-const STATUS_RETRY: Duration = Duration::from_secs(1);
 
 /// Something for the actor.
 pub(crate) enum Message {
@@ -67,6 +67,7 @@ pub(crate) struct Deed {
     pub(crate) machine: Option<Arc<dyn Machine>>,
     pub(crate) machine_count: u32,
     pub(crate) images: BTreeMap<String, LocalImage>,
+    pub(crate) sources: Arc<Fetched>,
     pub(crate) inbox: mpsc::Sender<Message>,
 }
 
@@ -92,9 +93,7 @@ pub(crate) struct Actor {
     face: Arc<RwLock<Face>>,
     messages: mpsc::Receiver<Message>,
     saved: Vec<u8>,
-    sent: Value,
-    node_state: Option<NodeState>,
-    retry_status: bool,
+    reporter: Reporter,
     gone: bool,
 }
 
@@ -129,19 +128,11 @@ impl Actor {
             machine: adopted.clone(),
             machine_count: observed.machine_count,
             images: BTreeMap::new(),
+            sources: Arc::default(),
             inbox,
         };
-        let mut actor = Self {
-            deed,
-            observed,
-            face,
-            messages,
-            saved: Vec::new(),
-            sent: Value::Null,
-            node_state: None,
-            retry_status: false,
-            gone: false,
-        };
+        let reporter = report::start(deed.clone());
+        let mut actor = Self { deed, observed, face, messages, saved: Vec::new(), reporter, gone: false };
         tokio::spawn(async move {
             actor.recover(adopted).await;
             actor.run().await;
@@ -191,7 +182,7 @@ impl Actor {
 
     async fn run(&mut self) {
         loop {
-            let wake_at = self.step().await;
+            let wake_at = self.step();
             if self.gone && self.is_over() {
                 return self.finish();
             }
@@ -201,7 +192,6 @@ impl Actor {
                     None => return,
                 },
                 () = sleep_until(wake_at) => {}
-                () = tokio::time::sleep(STATUS_RETRY), if self.retry_status => {}
             }
             while let Ok(message) = self.messages.try_recv() {
                 self.take(message);
@@ -248,7 +238,7 @@ impl Actor {
     }
 
     /// Decides, does, and reports. Returns when time alone calls for the next step.
-    async fn step(&mut self) -> Option<Timestamp> {
+    fn step(&mut self) -> Option<Timestamp> {
         let decision = decide(&self.deed.pod, &self.observed, Timestamp::now());
         let mut delete = false;
         for action in decision.actions {
@@ -262,21 +252,8 @@ impl Actor {
         }
         self.show_face();
         self.save();
-        self.report().await;
-        if delete && !self.gone {
-            self.delete_object().await;
-        }
+        self.report(delete);
         decision.wake_at
-    }
-
-    async fn delete_object(&mut self) {
-        match self.deed.context.api.delete_pod(&self.deed.pod).await {
-            Ok(()) => self.gone = true,
-            Err(error) => {
-                tracing::warn!(pod = %self.deed.pod.metadata.name, %error, "the pod object could not be deleted; trying again");
-                self.retry_status = true;
-            }
-        }
     }
 
     fn show_face(&self) {
@@ -302,54 +279,31 @@ impl Actor {
         }
     }
 
-    /// Writes the pod's status and its node's, when they say something new.
-    async fn report(&mut self) {
-        self.report_node().await;
-        if self.gone {
-            return;
-        }
+    /// Says what the API should know now.
+    fn report(&self, delete: bool) {
         let has_address = !matches!(self.observed.machine, MachineState::None | MachineState::Starting { .. });
         let address = if has_address { self.deed.address.to_string() } else { String::new() };
         let addresses = Addresses { pod: address.clone(), host: address };
-        let status = render(&self.deed.pod, &self.observed, &addresses, Timestamp::now());
-        if without_times(&status) == without_times(&self.sent) {
-            self.retry_status = false;
-            return;
-        }
-        match self.deed.context.api.pod_status(&self.deed.pod, &status).await {
-            Ok(Some(pod)) => {
-                if let Ok(pod) = serde_json::from_value::<Pod>(pod) {
-                    self.deed.pod = Arc::new(pod);
-                }
-                (self.sent, self.retry_status) = (status, false);
-            }
-            Ok(None) => (self.gone, self.retry_status) = (true, false),
-            Err(error) => {
-                tracing::warn!(pod = %self.deed.pod.metadata.name, %error, "status not written; trying again");
-                self.retry_status = true;
-            }
-        }
+        let status = match self.gone {
+            true => Value::Null,
+            false => render(&self.deed.pod, &self.observed, &addresses, Timestamp::now()),
+        };
+        self.reporter.send_replace(Report { pod: self.deed.pod.clone(), status, node: self.node_state(), delete });
     }
 
-    async fn report_node(&mut self) {
-        let state = match self.observed.machine {
-            MachineState::Up { .. } => NodeState::Ready,
-            MachineState::None | MachineState::Starting { .. } | MachineState::Failed { .. } => NodeState::Starting,
-            MachineState::Destroying => return,
-            MachineState::Ended { .. } if self.wants_machine() => NodeState::Starting,
-            MachineState::Ended { .. } => NodeState::Released,
-        };
-        let released = state == NodeState::Released || (self.gone && self.is_over());
-        let state = if released { NodeState::Released } else { state };
-        if self.node_state == Some(state) {
-            return;
+    /// What the node's status should say; none while its machine is on the way out.
+    fn node_state(&self) -> Option<NodeState> {
+        if self.gone && self.is_over() {
+            return Some(NodeState::Released);
         }
-        match deeds::write_node(&self.deed, state).await {
-            Ok(()) => self.node_state = Some(state),
-            Err(error) => {
-                tracing::warn!(node = self.deed.pod.spec.node_name, %error, "node status not written; trying again");
-                self.retry_status = true;
+        match self.observed.machine {
+            MachineState::Up { .. } => Some(NodeState::Ready),
+            MachineState::None | MachineState::Starting { .. } | MachineState::Failed { .. } => {
+                Some(NodeState::Starting)
             }
+            MachineState::Destroying => None,
+            MachineState::Ended { .. } if self.wants_machine() => Some(NodeState::Starting),
+            MachineState::Ended { .. } => Some(NodeState::Released),
         }
     }
 
@@ -359,17 +313,6 @@ impl Actor {
         decision.actions.contains(&Action::StartMachine)
             || decision.wake_at.is_some() && !self.deed.pod.metadata.is_deleting() && !self.deed.pod.is_terminal()
     }
-}
-
-/// A status without the times that change with every rendering.
-fn without_times(status: &Value) -> Value {
-    let mut status = status.clone();
-    for condition in status["status"]["conditions"].as_array_mut().into_iter().flatten() {
-        if let Some(condition) = condition.as_object_mut() {
-            condition.remove("lastTransitionTime");
-        }
-    }
-    status
 }
 
 async fn sleep_until(at: Option<Timestamp>) {

@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
+use futures::future::try_join_all;
 use http::{Method, Request};
 use isopod_planner::Reason;
 use isopod_planner::environment::Sources;
 use isopod_planner::events::{Recorder, Recording, Source};
 use isopod_planner::volumes::{References, decode_base64};
-use isopod_types::node::{ConfigMap, Secret, Service};
+use isopod_types::node::{Secret, Service};
 use isopod_types::pod::Pod;
 use isopod_types::{Key, Object};
 use jiff::Timestamp;
@@ -95,23 +96,32 @@ impl Api {
 
     /// Everything that the pod's containers and volumes refer to.
     pub(crate) async fn sources(&self, pod: &Pod) -> Result<Sources, kube::Error> {
-        let references = References::of(pod);
+        let References { config_maps, secrets, tokens } = References::of(pod);
         let namespace = &pod.metadata.namespace;
-        let mut sources = Sources::default();
-        for name in references.config_maps {
-            let found = self.get::<ConfigMap>(&format!("/api/v1/namespaces/{namespace}/configmaps/{name}")).await?;
-            sources.config_maps.insert(name, found);
-        }
-        for name in references.secrets {
+        let config_maps = config_maps.into_iter().map(|name| async {
+            let found = self.get(&format!("/api/v1/namespaces/{namespace}/configmaps/{name}")).await?;
+            Ok::<_, kube::Error>((name, found))
+        });
+        let secrets = secrets.into_iter().map(|name| async {
             let found = self.secret(namespace, &name).await?;
-            sources.secrets.insert(name, found);
-        }
-        for (audience, seconds) in references.tokens {
+            Ok::<_, kube::Error>((name, found))
+        });
+        let tokens = tokens.into_iter().map(|(audience, seconds)| async move {
             let token = self.token(pod, &audience, seconds).await?;
-            sources.tokens.insert((audience, seconds), token);
-        }
-        sources.services = self.services(namespace).await?;
-        Ok(sources)
+            Ok::<_, kube::Error>(((audience, seconds), token))
+        });
+        let (config_maps, secrets, tokens, services) = tokio::try_join!(
+            try_join_all(config_maps),
+            try_join_all(secrets),
+            try_join_all(tokens),
+            self.services(namespace)
+        )?;
+        Ok(Sources {
+            config_maps: config_maps.into_iter().collect(),
+            secrets: secrets.into_iter().collect(),
+            tokens: tokens.into_iter().collect(),
+            services,
+        })
     }
 
     async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, kube::Error> {

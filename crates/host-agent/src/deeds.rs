@@ -1,10 +1,11 @@
 //! What actors have done: each deed runs on its own and reports facts.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::join_all;
 use isopod_guest_api as api;
 use isopod_planner::environment::{Place, process};
 use isopod_planner::pod::{Action, Fact, Observed, Run, Signal};
@@ -57,14 +58,21 @@ async fn start_machine(deed: &Deed) {
         address: deed.address,
         scratch_bytes: u64::try_from(needed.storage_bytes.max(scratch_gib)).unwrap_or(u64::MAX),
     };
-    open_usage(deed).await;
-    match deed.context.drivers.start_machine(request).await {
+    // What the pod's start will need of the API is fetched meanwhile.
+    let begun = Instant::now();
+    let (_, made, ()) = tokio::join!(
+        open_usage(deed),
+        deed.context.drivers.start_machine(request),
+        deed.sources.prepare(&deed.context.api, &deed.pod),
+    );
+    match made {
         Ok(machine) => {
             let start_path = machine.start_path().to_owned();
+            took(deed, &start_path, begun);
             watch_machine(deed, machine.clone(), 0);
             deed.tell(Message::Machine(machine)).await;
+            deed.fact(Fact::MachineUp { start_path: start_path.clone() }).await;
             note_start_path(deed, &start_path).await;
-            deed.fact(Fact::MachineUp { start_path }).await;
         }
         Err(error) => {
             let message = format!("{error:#}");
@@ -73,6 +81,13 @@ async fn start_machine(deed: &Deed) {
             deed.fact(Fact::MachineFailed { message }).await;
         }
     }
+}
+
+/// Says in the log how long a step of a pod's start took.
+fn took(deed: &Deed, step: &str, begun: Instant) {
+    let meta = &deed.pod.metadata;
+    let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    tracing::debug!(pod = meta.name, namespace = meta.namespace, step, micros, "a step of a start");
 }
 
 async fn note_start_path(deed: &Deed, start_path: &str) {
@@ -203,7 +218,7 @@ async fn pull(deed: &Deed, image: String) {
     let Some(first) = containers.first() else { return };
     let docker_configs = deed.context.api.docker_configs(&deed.pod).await.unwrap_or_default();
     let request = PullRequest { image: image.clone(), policy: first.image_pull_policy.clone(), docker_configs };
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let name = first.name.clone();
     match deed.context.drivers.ensure_image(request).await {
         Ok(found) => {
@@ -250,8 +265,15 @@ async fn configure(deed: &Deed) {
             return deed.fact(Fact::SetupFailed { reason: "FailedMount".into(), message }).await;
         }
     };
-    match machine.configure(config).await {
-        Ok(()) => deed.fact(Fact::SetUp).await,
+    let begun = Instant::now();
+    // Images that are here already come into their slots meanwhile; `start_container` tells of failures.
+    let attached = deed.images.iter().map(|(name, image)| machine.attach_image(slot(&deed.pod, name), image));
+    let (configured, _) = tokio::join!(machine.configure(config), join_all(attached));
+    match configured {
+        Ok(()) => {
+            took(deed, "configured", begun);
+            deed.fact(Fact::SetUp).await;
+        }
         Err(error) => {
             let message = error.to_string();
             deed.event(None, Reason::warning("FailedCreatePodSandBox", message.clone())).await;
@@ -262,7 +284,7 @@ async fn configure(deed: &Deed) {
 
 async fn pod_config(deed: &Deed) -> Result<api::PodConfig, String> {
     let pod = &deed.pod;
-    let sources = deed.context.api.sources(pod).await.map_err(|error| error.to_string())?;
+    let sources = deed.sources.get(&deed.context.api, pod).await.map_err(|error| error.to_string())?;
     let contents = volumes::contents(pod, &sources, &place(deed)).map_err(|problem| problem.to_string())?;
     let (nameservers, search, options) = convert::resolver(pod, &deed.context.cluster_dns);
     let mut entropy = vec![0; ENTROPY_BYTES];
@@ -309,6 +331,7 @@ async fn start_container(deed: &Deed, name: &str, attempt: u32) {
     };
     let (id, slot) = (config.id.clone(), config.image_slot);
     let image = deed.images.get(&spec.image).cloned().unwrap_or_default();
+    let begun = Instant::now();
     let started = match machine.attach_image(slot, &image).await {
         Ok(()) => machine.start(config).await,
         Err(error) => Err(GuestError::Lost(format!("{error:#}"))),
@@ -316,6 +339,7 @@ async fn start_container(deed: &Deed, name: &str, attempt: u32) {
     match started {
         Ok(answer) => {
             let started_at = timestamp(answer.started_unix_nanos);
+            took(deed, "container started", begun);
             deed.fact(Fact::Started { container: name.into(), started_at }).await;
             pump_logs(deed, machine, &id);
             deed.event(Some(name), Reason::normal("Created", format!("Created container: {name}"))).await;
@@ -339,7 +363,7 @@ fn start_code(error: &GuestError) -> i32 {
 }
 
 async fn container_config(deed: &Deed, spec: &Container, attempt: u32) -> Result<api::ContainerConfig, String> {
-    let sources = deed.context.api.sources(&deed.pod).await.map_err(|error| error.to_string())?;
+    let sources = deed.sources.get(&deed.context.api, &deed.pod).await.map_err(|error| error.to_string())?;
     let image = deed.images.get(&spec.image).cloned().unwrap_or_default();
     let process =
         process(&deed.pod, spec, &image.defaults, &sources, &place(deed)).map_err(|problem| problem.to_string())?;

@@ -19,8 +19,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use isopod_guest_api::{
     self as api, AttachRequest, ConnectInput, ConnectInputKind, ConnectOutput, ContainerConfig, ContainerId, Empty,
     ErrorKind, Event, EventsRequest, ExecInputKind, ExecOutputKind, ExecStart, GuestFault, HelloRequest, HelloResponse,
-    LogChunk, LogsRequest, PROTOCOL_VERSION, PodConfig, SignalContainerRequest, StartContainerResponse, StatsResponse,
-    TerminalSize, UpdateVolumeRequest, limit, method,
+    LogChunk, LogsRequest, PROTOCOL_VERSION, PodConfig, PrepareRequest, SignalContainerRequest, StartContainerResponse,
+    StatsResponse, TerminalSize, UpdateVolumeRequest, limit, method,
     preface::{Kind, Preface, Scanner},
 };
 use prost::Message;
@@ -239,6 +239,14 @@ impl GuestClient {
     /// `GuestError`; kinds `AlreadyExists`, `InvalidArgument`, `MountFailed`, `NetworkFailed`, `NoSuchImage`.
     pub async fn configure_pod(&self, config: PodConfig) -> Result<(), GuestError> {
         self.call::<_, Empty>(method::CONFIGURE_POD, config).await.map(drop)
+    }
+
+    /// Mounts the scratch disk of a guest that is nobody's yet, so that its pod need not wait for that.
+    ///
+    /// # Errors
+    /// `GuestError`; kinds `AlreadyExists`, `MountFailed`, `NoSuchImage`.
+    pub async fn prepare(&self, scratch_slot: u32) -> Result<(), GuestError> {
+        self.call::<_, Empty>(method::PREPARE, PrepareRequest { scratch_slot }).await.map(drop)
     }
 
     /// Replaces the files of a volume in one step.

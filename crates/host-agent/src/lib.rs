@@ -15,7 +15,9 @@ mod logs;
 mod node;
 pub mod pool;
 mod real;
-mod scratch;
+mod report;
+pub mod scratch;
+mod sources;
 mod streams;
 
 pub use agent::{HostAgent, Settings};

@@ -19,11 +19,18 @@ use std::{
 use anyhow::Context;
 use async_trait::async_trait;
 use futures::StreamExt;
-use isopod_guest_api::{ContainerConfig, EventKind, NetworkConfig, PodConfig};
+use isopod_guest_api::{
+    ContainerConfig, EventKind, FilesVolume, Mount, NetworkConfig, PodConfig, Volume, VolumeFile, VolumeSource,
+};
+use isopod_planner::sizing::FREE_STORAGE_GIB;
 use isopod_vmm::{Machine, MachineSpec, SCRATCH_SLOT, Vmm};
-use tokio::{process::Command, sync::Notify, task::JoinHandle};
+use tokio::{
+    process::Command,
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 
-use crate::guest::GuestClient;
+use crate::{guest::GuestClient, scratch::Scratch};
 
 /// Beginning of the id of a machine that waits; no pod's machine may be called so.
 pub const ID_PREFIX: &str = "waiting-";
@@ -31,8 +38,14 @@ pub const ID_PREFIX: &str = "waiting-";
 /// How long a rehearsal may take. One that takes longer is given up.
 const REHEARSAL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Size of the rehearsal's writable disk in bytes.
-const SCRATCH_BYTES: u64 = 16 << 20;
+/// Share of the processors that a machine has while it is rehearsed, in thousandths of one: pods come first.
+const FILLING_MILLIS: u32 = 250;
+
+/// How long pods on their way can keep the pool from filling itself.
+const HURRY_MAX: Duration = Duration::from_secs(10);
+
+/// Size of the writable disk that a waiting machine has, in bytes: what a pod gets that asks for no more.
+pub const SCRATCH_BYTES: u64 = FREE_STORAGE_GIB.unsigned_abs() << 30;
 
 /// Size of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +85,7 @@ impl Taps for isopod_net::Network {
     }
 }
 
-/// A machine that was taken: it runs, its owner is noted, and its agent was greeted.
+/// A machine that was taken: it runs, its owner is noted, its writable disk is mounted, and its agent was greeted.
 #[derive(Clone, Debug)]
 pub struct Taken {
     /// The machine.
@@ -89,14 +102,27 @@ pub struct Pool {
     filler: Arc<tokio::sync::Mutex<Option<JoinHandle<()>>>>,
 }
 
+/// A pod is on its way: until this is dropped, the pool does not take its processor time to fill itself.
+#[derive(Debug)]
+pub struct Hurry(watch::Sender<usize>);
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
 struct Shared {
     vmm: Vmm,
     taps: Arc<dyn Taps>,
     limits: Limits,
-    disks: Disks,
+    scratch: Scratch,
+    rehearsal: Rehearsal,
     /// Most recently asked for first.
     shelves: Mutex<VecDeque<Shelf>>,
     asked: Notify,
+    /// Pods on their way.
+    hurried: watch::Sender<usize>,
     closed: AtomicBool,
 }
 
@@ -109,20 +135,28 @@ struct Shelf {
 }
 
 impl Pool {
-    /// A pool with nothing in it. `directory` is for the disks of rehearsals and is emptied.
+    /// A pool with nothing in it. `directory` is for the disk of rehearsals and is emptied.
     ///
     /// # Errors
     /// When the disks cannot be made.
-    pub async fn open(vmm: Vmm, taps: Arc<dyn Taps>, limits: Limits, directory: &Path) -> anyhow::Result<Self> {
-        let disks =
-            Disks::make(directory, &vmm.guest_agent()).await.context("the disks of the waiting machines' rehearsal")?;
+    pub async fn open(
+        vmm: Vmm,
+        taps: Arc<dyn Taps>,
+        scratch: Scratch,
+        limits: Limits,
+        directory: &Path,
+    ) -> anyhow::Result<Self> {
+        let rehearsal = Rehearsal::make(directory, &vmm.guest_agent()).await;
+        let rehearsal = rehearsal.context("the disk of the waiting machines' rehearsal")?;
         let shared = Arc::new(Shared {
             vmm,
             taps,
             limits,
-            disks,
+            scratch,
+            rehearsal,
             shelves: Mutex::default(),
             asked: Notify::new(),
+            hurried: watch::Sender::new(0),
             closed: AtomicBool::new(false),
         });
         let filler = tokio::spawn(fill(shared.clone()));
@@ -135,13 +169,13 @@ impl Pool {
         self.shared.asked.notify_one();
     }
 
-    /// A machine of a size for a pod's machine called `owner`, if one waits. It is as good as new: no disk, no address, no pod.
+    /// A machine of a size for a pod's machine called `owner`, if one waits. It is as good as new: an empty disk, no address, no pod.
     pub async fn take(&self, class: Class, owner: &str) -> Option<Taken> {
         loop {
             let machine = self.shared.shelf(class, |shelf| shelf.waiting.pop());
             self.shared.asked.notify_one();
             let machine = machine?;
-            match wake(&machine, owner).await {
+            match self.wake(&machine, owner).await {
                 Ok(taken) => return Some(taken),
                 Err(error) => {
                     tracing::warn!(error = format!("{error:#}"), id = machine.id(), "a waiting machine is of no use");
@@ -149,6 +183,22 @@ impl Pool {
                 }
             }
         }
+    }
+
+    async fn wake(&self, machine: &Machine, owner: &str) -> anyhow::Result<Taken> {
+        machine.claim(owner)?;
+        self.shared.scratch.rename(&machine.id(), owner)?;
+        machine.hasten();
+        machine.resume().await?;
+        let guest = GuestClient::connect(machine.agent().await?).await?;
+        Ok(Taken { machine: machine.clone(), guest })
+    }
+
+    /// Notes that a pod is on its way.
+    #[must_use]
+    pub fn hurry(&self) -> Hurry {
+        self.shared.hurried.send_modify(|count| *count += 1);
+        Hurry(self.shared.hurried.clone())
     }
 
     /// Machines of a size that wait.
@@ -161,6 +211,7 @@ impl Pool {
     pub async fn close(&self) {
         self.shared.closed.store(true, Ordering::Release);
         self.shared.asked.notify_one();
+        self.shared.hurried.send_modify(|_| ());
         if let Some(filler) = self.filler.lock().await.take()
             && let Err(error) = filler.await
         {
@@ -171,13 +222,6 @@ impl Pool {
             self.shared.discard(machine).await;
         }
     }
-}
-
-async fn wake(machine: &Machine, owner: &str) -> anyhow::Result<Taken> {
-    machine.claim(owner)?;
-    machine.resume().await?;
-    let guest = GuestClient::connect(machine.agent().await?).await?;
-    Ok(Taken { machine: machine.clone(), guest })
 }
 
 impl Shared {
@@ -194,6 +238,15 @@ impl Shared {
         let result = act(&mut shelf);
         shelves.push_front(shelf);
         result
+    }
+
+    /// Resolves when no pod is on its way, or some have been for long.
+    async fn calm(&self) {
+        let mut hurried = self.hurried.subscribe();
+        let calm = hurried.wait_for(|count| *count == 0 || self.closed.load(Ordering::Acquire));
+        if tokio::time::timeout(HURRY_MAX, calm).await.is_err() {
+            tracing::debug!("pods have been on their way for {HURRY_MAX:?}; filling the pool meanwhile");
+        }
     }
 
     /// Shelves that are one too many.
@@ -232,10 +285,12 @@ impl Shared {
     }
 
     async fn discard(&self, machine: Machine) {
-        let tap = machine.tap();
+        let (tap, owner) = (machine.tap(), machine.owner());
         if let Err(error) = machine.destroy().await {
             tracing::warn!(%error, "cannot end a waiting machine");
         }
+        self.scratch.remove(&owner);
+        self.scratch.remove(&machine.id());
         self.delete_tap(&tap).await;
     }
 
@@ -255,7 +310,6 @@ impl Shared {
             vcpu_count: class.vcpu_count,
             memory_bytes: class.memory_bytes,
             tap: tap.clone(),
-            cpu_limit_millis: None,
             paused: false,
         };
         let machine = match self.vmm.prepare(spec).await {
@@ -265,7 +319,12 @@ impl Shared {
                 return Err(error.into());
             }
         };
-        let rehearsed = tokio::time::timeout(REHEARSAL_TIMEOUT, self.disks.rehearse(&machine)).await;
+        let readied = async {
+            machine.set_cpu_share(FILLING_MILLIS);
+            let scratch = self.scratch.create(&machine.id(), SCRATCH_BYTES).await?;
+            self.rehearsal.hold(&machine, &scratch).await
+        };
+        let rehearsed = tokio::time::timeout(REHEARSAL_TIMEOUT, readied).await;
         match rehearsed.unwrap_or_else(|_| Err(anyhow::anyhow!("its rehearsal took longer than {REHEARSAL_TIMEOUT:?}")))
         {
             Ok(()) => Ok(machine),
@@ -278,8 +337,8 @@ impl Shared {
     }
 }
 
-/// Keeps the shelves as they should be, one machine at a time, so that pods that start meanwhile are not held up more than
-/// by one neighbour.
+/// Keeps the shelves as they should be, one machine at a time and while no pod is on its way, so that pods that start meanwhile
+/// are not held up more than by one neighbour.
 async fn fill(shared: Arc<Shared>) {
     while !shared.closed.load(Ordering::Acquire) {
         for machine in shared.surplus() {
@@ -289,6 +348,7 @@ async fn fill(shared: Arc<Shared>) {
             shared.asked.notified().await;
             continue;
         };
+        shared.calm().await;
         let made = shared.make(class).await;
         if let Some(unwanted) = shared.put(class, made) {
             shared.discard(unwanted).await;
@@ -296,14 +356,12 @@ async fn fill(shared: Arc<Shared>) {
     }
 }
 
-/// What a rehearsal needs: an image whose program is the guest agent, and an empty writable disk to copy.
-struct Disks {
+/// What a rehearsal needs: an image whose program is the guest agent.
+struct Rehearsal {
     image: PathBuf,
-    scratch: PathBuf,
-    directory: PathBuf,
 }
 
-impl Disks {
+impl Rehearsal {
     async fn make(directory: &Path, program: &[u8]) -> anyhow::Result<Self> {
         match fs::remove_dir_all(directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -312,26 +370,16 @@ impl Disks {
         let tree = directory.join("tree");
         fs::create_dir_all(&tree)?;
         write_program(&tree.join("program"), program)?;
-        let disks = Self {
-            image: directory.join("image.ext4"),
-            scratch: directory.join("scratch.ext4"),
-            directory: directory.to_owned(),
-        };
+        let image = directory.join("image.ext4");
         let image_bytes = (program.len() as u64 * 2).next_multiple_of(1 << 20) + (4 << 20);
-        file_system(&disks.image, image_bytes, Some(&tree)).await?;
-        file_system(&disks.scratch, SCRATCH_BYTES, None).await?;
+        file_system(&image, image_bytes, &tree).await?;
         fs::remove_dir_all(tree)?;
-        Ok(disks)
+        Ok(Self { image })
     }
 
-    /// A pod's start and end, as the real one goes; then nobody's, and paused.
-    async fn rehearse(&self, machine: &Machine) -> anyhow::Result<()> {
-        let scratch = self.directory.join(machine.id());
-        fs::copy(&self.scratch, &scratch)?;
-        let attached = machine.attach_disk(SCRATCH_SLOT, &scratch, false).await;
-        // The machine has it open; it goes with the machine.
-        fs::remove_file(&scratch)?;
-        attached?;
+    /// A pod's start and end, as the real one goes; then nobody's, with an empty writable disk, and paused.
+    async fn hold(&self, machine: &Machine, scratch: &Path) -> anyhow::Result<()> {
+        machine.attach_disk(SCRATCH_SLOT, scratch, false).await?;
         machine.attach_disk(0, &self.image, true).await?;
         let guest = GuestClient::connect(machine.agent().await?).await?;
         guest.configure_pod(rehearsal_pod()).await?;
@@ -346,7 +394,7 @@ impl Disks {
         guest.stats().await?;
         guest.reset().await?;
         machine.detach_disk(0).await?;
-        machine.detach_disk(SCRATCH_SLOT).await?;
+        guest.prepare(SCRATCH_SLOT).await?;
         Ok(machine.pause().await?)
     }
 }
@@ -357,13 +405,10 @@ fn write_program(path: &Path, program: &[u8]) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
 
-async fn file_system(path: &Path, size_bytes: u64, tree: Option<&Path>) -> anyhow::Result<()> {
+async fn file_system(path: &Path, size_bytes: u64, tree: &Path) -> anyhow::Result<()> {
     fs::File::create(path)?.set_len(size_bytes)?;
     let mut command = Command::new("mke2fs");
-    command.args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-m", "0"]);
-    if let Some(tree) = tree {
-        command.arg("-d").arg(tree);
-    }
+    command.args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d"]).arg(tree);
     let output = command.arg(path).output().await.context("mke2fs cannot be run\nhint: install e2fsprogs")?;
     anyhow::ensure!(output.status.success(), "mke2fs: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
@@ -381,6 +426,13 @@ fn rehearsal_pod() -> PodConfig {
             ..NetworkConfig::default()
         }),
         scratch_slot: Some(SCRATCH_SLOT),
+        entropy: vec![0; 64].into(),
+        volumes: vec![Volume {
+            name: "rehearsal".into(),
+            source: Some(VolumeSource::Files(FilesVolume {
+                files: vec![VolumeFile { path: "file".into(), ..VolumeFile::default() }],
+            })),
+        }],
         ..PodConfig::default()
     }
 }
@@ -393,6 +445,12 @@ fn rehearsal_container() -> ContainerConfig {
         cpu_limit_millis: 1000,
         memory_limit_bytes: 64 << 20,
         seccomp_default: true,
+        mounts: vec![Mount {
+            volume: "rehearsal".into(),
+            mount_path: "/mnt".into(),
+            read_only: true,
+            ..Mount::default()
+        }],
         ..ContainerConfig::default()
     }
 }

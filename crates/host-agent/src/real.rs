@@ -1,9 +1,9 @@
 //! The real drivers: images from registries, taps and tables, QEMU microVMs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -18,7 +18,7 @@ use crate::drivers::{
     Drivers, Duplex, HostFacts, LocalImage, Machine, MachineRequest, PullFailure, PullRequest, duplex,
 };
 use crate::guest::{ExecSession, GuestClient, GuestError, GuestStream};
-use crate::pool::{Class, ID_PREFIX, Limits, Pool, Taken};
+use crate::pool::{Class, Hurry, ID_PREFIX, Limits, Pool, SCRATCH_BYTES, Taken};
 use crate::scratch::Scratch;
 
 /// Memory of a microVM beyond its tier, for the guest's kernel and agent: the pod gets what it is billed for.
@@ -53,21 +53,44 @@ impl RealDrivers {
         facts: HostFacts,
         directory: PathBuf,
     ) -> anyhow::Result<Self> {
-        let pool = Pool::open(vmm.clone(), Arc::new(network.clone()), WAITING, &directory.join("pool")).await?;
-        Ok(Self { images, network, vmm, facts, scratch: Scratch::new(directory), pool })
+        let rehearsals = directory.join("pool");
+        let scratch = Scratch::new(directory);
+        let pool = Pool::open(vmm.clone(), Arc::new(network.clone()), scratch.clone(), WAITING, &rehearsals).await?;
+        Ok(Self { images, network, vmm, facts, scratch, pool })
     }
 
-    fn wrap(self: &Arc<Self>, machine: isopod_vmm::Machine, guest: GuestClient) -> Arc<dyn Machine> {
-        Arc::new(RealMachine { drivers: self.clone(), machine, guest })
+    fn wrap(
+        self: &Arc<Self>,
+        machine: isopod_vmm::Machine,
+        guest: GuestClient,
+        start: Option<Start>,
+    ) -> Arc<dyn Machine> {
+        let images = tokio::sync::Mutex::default();
+        Arc::new(RealMachine { drivers: self.clone(), machine, guest, start: Mutex::new(start), images })
     }
 
-    /// A machine that waited, or else a new one.
+    /// A machine with a writable disk: one that waited, or else a new one.
     async fn obtain(&self, request: &MachineRequest) -> anyhow::Result<(isopod_vmm::Machine, GuestClient)> {
-        if let Some(Taken { machine, guest }) = self.pool.take(class(request.tier), &request.id).await {
+        if request.scratch_bytes == SCRATCH_BYTES
+            && let Some(Taken { machine, guest }) = self.pool.take(class(request.tier), &request.id).await
+        {
             return Ok((machine, guest));
         }
         let tap = self.network.create_tap(&request.id).await?;
-        match self.boot(request, &tap).await {
+        let disk = self.scratch.create(&request.id, request.scratch_bytes);
+        let (disk, booted) = tokio::join!(disk, self.boot(request, &tap));
+        let equipped = async {
+            let (machine, guest) = booted?;
+            let attached = async { anyhow::Ok(machine.attach_disk(SCRATCH_SLOT, &disk?, false).await?) };
+            match attached.await {
+                Ok(()) => Ok((machine, guest)),
+                Err(error) => {
+                    machine.destroy().await?;
+                    Err(error)
+                }
+            }
+        };
+        match equipped.await {
             Ok(found) => Ok(found),
             Err(error) => {
                 self.network.delete_tap(&tap).await?;
@@ -79,7 +102,7 @@ impl RealDrivers {
     async fn boot(&self, request: &MachineRequest, tap: &str) -> anyhow::Result<(isopod_vmm::Machine, GuestClient)> {
         let Class { vcpu_count, memory_bytes } = class(request.tier);
         let (id, tap) = (request.id.clone(), tap.to_owned());
-        let spec = MachineSpec { id, vcpu_count, memory_bytes, tap, cpu_limit_millis: None, paused: false };
+        let spec = MachineSpec { id, vcpu_count, memory_bytes, tap, paused: false };
         let machine = self.vmm.prepare(spec).await?;
         let connected = async { anyhow::Ok(GuestClient::connect(machine.agent().await?).await?) };
         match connected.await {
@@ -92,23 +115,27 @@ impl RealDrivers {
         }
     }
 
-    /// Gives a machine what makes it this pod's: address and writable disk.
+    /// A machine with what makes it this pod's: writable disk and address.
     async fn make(self: &Arc<Self>, request: &MachineRequest) -> anyhow::Result<Arc<dyn Machine>> {
-        let disk = self.scratch.create(&request.id, request.scratch_bytes);
-        let (disk, obtained) = tokio::join!(disk, self.obtain(request));
-        let (machine, guest) = obtained?;
-        let wrapped = self.wrap(machine.clone(), guest);
-        let dressed = async {
-            self.network.attach(&machine.tap(), request.address).await?;
-            anyhow::Ok(machine.attach_disk(SCRATCH_SLOT, &disk?, false).await?)
+        let start = Start {
+            vcpu_millis: u32::try_from(request.tier.vcpu_millis).unwrap_or(u32::MAX),
+            _hurry: self.pool.hurry(),
         };
-        match dressed.await {
+        let (machine, guest) = self.obtain(request).await?;
+        let tap = machine.tap();
+        let wrapped = self.wrap(machine, guest, Some(start));
+        match self.network.attach(&tap, request.address).await {
             Ok(()) => Ok(wrapped),
             Err(error) => {
                 wrapped.destroy().await?;
-                Err(error)
+                Err(error.into())
             }
         }
+    }
+
+    /// Ends the machines that wait. Those of pods go on running.
+    pub async fn close(&self) {
+        self.pool.close().await;
     }
 
     /// Makes the template of the smallest size and machines that wait, so that the first pod waits for neither.
@@ -186,7 +213,7 @@ impl Drivers for Real {
             match guest {
                 Ok(guest) => {
                     taps.insert(machine.tap());
-                    adopted.push((id, drivers.wrap(machine, guest)));
+                    adopted.push((id, drivers.wrap(machine, guest, None)));
                 }
                 Err(error) => {
                     tracing::warn!(id, error = format!("{error:#}"), "a microVM does not answer and is ended");
@@ -204,10 +231,21 @@ impl Drivers for Real {
     }
 }
 
+/// A machine on its way to its first container.
+struct Start {
+    /// Its share of the processors from then on.
+    vcpu_millis: u32,
+    _hurry: Hurry,
+}
+
 struct RealMachine {
     drivers: Arc<RealDrivers>,
     machine: isopod_vmm::Machine,
     guest: GuestClient,
+    /// Until its first container was started.
+    start: Mutex<Option<Start>>,
+    /// Disks of images by slot.
+    images: tokio::sync::Mutex<BTreeMap<u32, PathBuf>>,
 }
 
 /// A locally administered MAC address made from a pod's address.
@@ -235,7 +273,12 @@ impl Machine for RealMachine {
     }
 
     async fn attach_image(&self, slot: u32, image: &LocalImage) -> anyhow::Result<()> {
-        Ok(self.machine.attach_disk(slot, &image.disk, true).await?)
+        let mut images = self.images.lock().await;
+        if images.get(&slot) != Some(&image.disk) {
+            self.machine.attach_disk(slot, &image.disk, true).await?;
+            images.insert(slot, image.disk.clone());
+        }
+        Ok(())
     }
 
     async fn configure(&self, mut config: api::PodConfig) -> Result<(), GuestError> {
@@ -244,15 +287,16 @@ impl Machine for RealMachine {
             && let Ok(address) = network.ipv4_address.parse()
         {
             (network.mac, network.prefix_length, network.gateway) = (mac(address), 32, GATEWAY.to_string());
-            if let Err(error) = self.drivers.network.attach(&self.machine.tap(), address).await {
-                return Err(GuestError::Lost(error.to_string()));
-            }
         }
         self.guest.configure_pod(config).await
     }
 
     async fn start(&self, config: api::ContainerConfig) -> Result<api::StartContainerResponse, GuestError> {
-        self.guest.start_container(config).await
+        let started = self.guest.start_container(config).await;
+        if let Some(Start { vcpu_millis, .. }) = self.start.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.machine.set_cpu_share(vcpu_millis);
+        }
+        started
     }
 
     async fn signal(&self, container_id: &str, signal: u32) -> Result<(), GuestError> {
@@ -294,6 +338,7 @@ impl Machine for RealMachine {
 
     async fn destroy(&self) -> anyhow::Result<()> {
         let (id, tap) = (self.machine.owner(), self.machine.tap());
+        drop(self.start.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.machine.destroy().await?;
         self.drivers.network.delete_tap(&tap).await?;
         self.drivers.scratch.remove(&id);

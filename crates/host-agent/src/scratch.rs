@@ -11,15 +11,17 @@ use anyhow::Context;
 use rustix::fs::{SeekFrom, seek};
 use tokio::sync::Mutex;
 
-/// The writable disks of one host.
+/// The writable disks of one host. Clones are the same ones.
 #[derive(Clone, Debug)]
-pub(crate) struct Scratch {
+pub struct Scratch {
     directory: PathBuf,
     making: Arc<Mutex<()>>,
 }
 
 impl Scratch {
-    pub(crate) fn new(directory: PathBuf) -> Self {
+    /// Disks in a directory, which is made when it is first needed.
+    #[must_use]
+    pub fn new(directory: PathBuf) -> Self {
         Self { directory, making: Arc::default() }
     }
 
@@ -52,6 +54,11 @@ impl Scratch {
         anyhow::ensure!(output.status.success(), "mke2fs: {}", String::from_utf8_lossy(&output.stderr).trim());
         fs::rename(&partial, &path)?;
         Ok(path)
+    }
+
+    /// Makes the disk of one machine id another's.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
     }
 
     /// Removes the disk of a machine.

@@ -16,20 +16,23 @@ const MEMORY_OVERHEAD_BYTES: u64 = 512 << 20;
 /// Threads that QEMU may have.
 const PIDS: u32 = 256;
 
-const PERIOD_MICROS: u64 = 100_000;
-
 /// The share of all machines together against each other group of the host. Without it they would together have what one
-/// process has; with much more, busy pods would starve the control plane.
-const TOGETHER: u64 = 16;
+/// process has; with much more, busy pods would starve the control plane. In thousandths of a processor.
+const TOGETHER: u32 = 16_000;
 
 /// A machine that starts takes precedence over those that run, ten to one.
-const STARTING: u64 = 10;
+const STARTING: u32 = 10;
+
+/// The share of a machine that starts, in thousandths of a processor.
+pub(crate) fn starting(vcpu_count: u32) -> u32 {
+    vcpu_count.saturating_mul(1000 * STARTING)
+}
 
 /// Limits of one machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) memory_bytes: u64,
-    pub(crate) cpu_millis: Option<u32>,
+    pub(crate) vcpu_count: u32,
 }
 
 /// Where groups are made: one directory per hierarchy.
@@ -84,36 +87,30 @@ impl Groups {
 
     fn settings(&self, limits: Limits) -> Vec<(&'static str, String)> {
         let memory = (limits.memory_bytes + MEMORY_OVERHEAD_BYTES).to_string();
-        let quota = limits.cpu_millis.map(|millis| u64::from(millis) * PERIOD_MICROS / 1000);
-        let mut settings = vec![("pids.max", PIDS.to_string()), self.share(STARTING)];
-        if self.unified {
-            settings.push(("memory.max", memory));
-            settings.extend(quota.map(|quota| ("cpu.max", format!("{quota} {PERIOD_MICROS}"))));
-        } else {
-            settings.push(("memory.limit_in_bytes", memory));
-            settings.extend(quota.map(|quota| ("cpu.cfs_quota_us", quota.to_string())));
-        }
-        settings
+        let file = if self.unified { "memory.max" } else { "memory.limit_in_bytes" };
+        let share = self.share(starting(limits.vcpu_count));
+        vec![("pids.max", PIDS.to_string()), share, (file, memory)]
     }
 
-    /// Ends the precedence of a machine that has started.
-    pub(crate) fn started(&self, id: &str) {
-        let (file, value) = self.share(1);
+    /// Gives a machine its share of the processors when they are short, in thousandths of a processor. Ends the precedence of
+    /// a machine that starts.
+    pub(crate) fn set_share(&self, id: &str, millis: u32) {
+        let (file, value) = self.share(millis);
         for group in self.parents.iter().map(|parent| parent.join(id)) {
             if group.join(file).exists()
                 && let Err(error) = std::fs::write(group.join(file), &value)
             {
-                tracing::warn!(%error, group = %group.display(), "a machine keeps the precedence of its start");
+                tracing::warn!(%error, group = %group.display(), "a machine's share of the processors stays as it was");
             }
         }
     }
 
-    /// So many times the usual share of the processors.
-    fn share(&self, times: u64) -> (&'static str, String) {
+    /// The setting for a share of the processors, in thousandths of one, within what the kernel takes.
+    fn share(&self, millis: u32) -> (&'static str, String) {
         if self.unified {
-            ("cpu.weight", (100 * times).to_string())
+            ("cpu.weight", (millis / 10).clamp(1, 10_000).to_string())
         } else {
-            ("cpu.shares", (1024 * times).to_string())
+            ("cpu.shares", (u64::from(millis) * 1024 / 1000).clamp(2, 262_144).to_string())
         }
     }
 

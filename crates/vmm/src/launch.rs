@@ -86,7 +86,6 @@ pub(crate) struct Host {
 /// What one machine has.
 pub(crate) struct Plan {
     pub(crate) record: Record,
-    pub(crate) cpu_limit_millis: Option<u32>,
     pub(crate) tap: Option<OwnedFd>,
     pub(crate) how: How,
 }
@@ -141,9 +140,6 @@ impl Host {
         let error = tokio::select! {
             up = up => match up {
                 Ok(Ok(qmp)) => {
-                    if let Some(groups) = &self.groups {
-                        groups.started(&id);
-                    }
                     let parts = Parts {
                         record: plan.record,
                         directory: directory.clone(),
@@ -178,7 +174,7 @@ impl Host {
             }
             How::Restore { memory, .. } => keep.push(memory.as_fd()),
         }
-        let limits = Limits { memory_bytes: plan.record.memory_bytes, cpu_millis: plan.cpu_limit_millis };
+        let limits = Limits { memory_bytes: plan.record.memory_bytes, vcpu_count: plan.record.vcpu_count };
         let cgroups = match &self.groups {
             Some(groups) => groups.create(&plan.record.id, limits)?,
             None => Vec::new(),

@@ -19,7 +19,7 @@ use tokio::net::UnixStream;
 
 use crate::{
     arguments::{PLACEHOLDER_BYTES, SCRATCH_SLOT},
-    cgroup::Groups,
+    cgroup::{self, Groups},
     console::Console,
     directory::{Directory, Record},
     process::{ExitFact, Process},
@@ -196,6 +196,19 @@ impl Machine {
             record.clone()
         };
         self.0.directory.write(&record).map_err(|source| self.io("cannot write its record", source))
+    }
+
+    /// Gives the machine a share of the host's processors for when they are short, in thousandths of one. Until this is called
+    /// it has the precedence of a machine that starts.
+    pub fn set_cpu_share(&self, millis: u32) {
+        if let Some(groups) = &self.0.groups {
+            groups.set_share(&self.id(), millis);
+        }
+    }
+
+    /// Gives the machine the precedence of one that starts, until its share is set.
+    pub fn hasten(&self) {
+        self.set_cpu_share(cgroup::starting(self.vcpu_count()));
     }
 
     /// Lets the guest run.

@@ -94,8 +94,6 @@ pub struct MachineSpec {
     pub memory_bytes: u64,
     /// Name of its tap device, which exists already; empty: no network.
     pub tap: String,
-    /// Processor time that the whole machine may take, in thousandths of a core; none: its processors.
-    pub cpu_limit_millis: Option<u32>,
     /// Leave a restored guest paused until `resume`. A machine that had to boot is paused once it is up.
     pub paused: bool,
 }
@@ -261,7 +259,7 @@ impl Vmm {
                 Err(error) => tracing::warn!(%error, id = spec.id, "restoring failed: booting instead"),
             }
         }
-        let plan = self.boot_plan(record(&spec, StartPath::Booted), spec.cpu_limit_millis, tap)?;
+        let plan = self.boot_plan(record(&spec, StartPath::Booted), tap)?;
         let machine = self.0.host.launch(plan).await?;
         if spec.paused {
             machine.pause().await?;
@@ -285,22 +283,17 @@ impl Vmm {
         let how = template.how(spec.paused).map_err(failed)?;
         let tap = tap.map(std::os::fd::OwnedFd::try_clone).transpose().map_err(failed)?;
         let record = record(spec, StartPath::Restored);
-        self.0.host.launch(Plan { record, cpu_limit_millis: spec.cpu_limit_millis, tap, how }).await
+        self.0.host.launch(Plan { record, tap, how }).await
     }
 
-    fn boot_plan(
-        &self,
-        record: Record,
-        cpu_limit_millis: Option<u32>,
-        tap: Option<std::os::fd::OwnedFd>,
-    ) -> Result<Plan, LaunchError> {
+    fn boot_plan(&self, record: Record, tap: Option<std::os::fd::OwnedFd>) -> Result<Plan, LaunchError> {
         let (kernel, initramfs) = self.0.assets.open().map_err(|source| LaunchError::Io {
             id: record.id.clone(),
             what: "cannot open its kernel",
             source,
         })?;
         let command_line = kernel_command_line(self.0.host.accelerator, record.vcpu_count, self.0.tsc_khz);
-        Ok(Plan { record, cpu_limit_millis, tap, how: How::Boot { kernel, initramfs, command_line, memory: None } })
+        Ok(Plan { record, tap, how: How::Boot { kernel, initramfs, command_line, memory: None } })
     }
 
     /// The class's template, loaded or made by the first who asks; none when templates are off.
@@ -337,11 +330,10 @@ impl Vmm {
             vcpu_count: class.vcpu_count,
             memory_bytes: class.memory_bytes,
             tap: String::new(),
-            cpu_limit_millis: None,
             paused: false,
         };
         let tap = if class.network { Some(tap::open("")?) } else { None };
-        let plan = self.boot_plan(record(&spec, StartPath::Booted), None, tap)?;
+        let plan = self.boot_plan(record(&spec, StartPath::Booted), tap)?;
         Ok(Template::make(&self.0.host, plan, directory).await?)
     }
 
@@ -509,7 +501,6 @@ mod tests {
             vcpu_count: 1,
             memory_bytes: 256 << 20,
             tap: String::new(),
-            cpu_limit_millis: None,
             paused: false,
         };
         let with = |change: Change| {

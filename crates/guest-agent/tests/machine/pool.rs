@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use isopod_host_agent::pool::{Class, Limits, Pool, Taps};
+use isopod_host_agent::scratch::Scratch;
 use isopod_vmm::StartPath;
 
 use crate::support::{self, Lab, container};
@@ -26,7 +27,8 @@ impl Taps for NoTaps {
 async fn machines_wait_are_taken_and_replaced() {
     let Some(lab) = Lab::open(true).await else { return };
     let limits = Limits { per_class: 1, classes: 2 };
-    let pool = Pool::open(lab.vmm().clone(), Arc::new(NoTaps), limits, &lab.directory().join("pool")).await.unwrap();
+    let (vmm, scratch) = (lab.vmm().clone(), Scratch::new(lab.directory().join("scratch")));
+    let pool = Pool::open(vmm, Arc::new(NoTaps), scratch, limits, &lab.directory().join("pool")).await.unwrap();
     let class = |memory_mebibytes: u64| Class { vcpu_count: 1, memory_bytes: memory_mebibytes << 20 };
     assert!(pool.take(class(256), "first").await.is_none());
     support::wait_until(async || pool.waiting(class(256)), |waiting| *waiting == 1).await;

@@ -73,7 +73,6 @@ impl Lab {
             vcpu_count: 1,
             memory_bytes: memory_mebibytes << 20,
             tap: String::new(),
-            cpu_limit_millis: None,
             paused: false,
         }
     }
