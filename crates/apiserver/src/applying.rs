@@ -55,9 +55,7 @@ impl Configuration {
             return Err(ownership::invalid_options(context, &[error]));
         }
         let manager = ownership::manager(context)?;
-        // JSON is YAML, and only the reader of YAML refuses a key that is given twice.
-        let document = decode::untyped(decode::Format::Yaml, body)
-            .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+        let document = parse(body).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))?;
         if !document.is_object() {
             return Err(Status::bad_request("error decoding YAML: an applied configuration is an object"));
         }
@@ -175,6 +173,14 @@ impl Configuration {
             }
             ApplyError::Version(_) => Status::internal(error),
         }
+    }
+}
+
+/// JSON is YAML too, but read much faster as what it is.
+fn parse(body: &[u8]) -> Result<Value, decode::DecodeError> {
+    match decode::unique_json(body) {
+        Err(decode::DecodeError::Syntax(_)) => decode::untyped(decode::Format::Yaml, body),
+        decided => decided,
     }
 }
 

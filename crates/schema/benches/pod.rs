@@ -53,6 +53,8 @@ fn main() {
     let bytes = body.to_string().into_bytes();
     println!("pod of {} bytes", bytes.len());
     measure("serde_json alone", CALLS, || drop(black_box(serde_json::from_slice::<serde_json::Value>(&bytes))));
+    measure("JSON without double keys", CALLS, || drop(black_box(decode::unique_json(&bytes))));
+    measure("JSON read as YAML", CALLS, || drop(black_box(decode::untyped(decode::Format::Yaml, &bytes))));
     measure("decode", CALLS, || drop(black_box(decode::json(kind.root(), &bytes))));
     measure("decode and default", CALLS, || {
         if let Ok(mut decoded) = decode::json(kind.root(), &bytes) {

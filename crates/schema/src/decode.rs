@@ -3,6 +3,7 @@
 //! Never applies defaults and never decides whether a field problem is an error: the caller does (strict, warn, ignore).
 
 mod scalar;
+mod unique;
 mod visit;
 
 use std::cell::RefCell;
@@ -200,6 +201,14 @@ pub fn untyped(format: Format, bytes: &[u8]) -> Result<Value, DecodeError> {
             })
         }
     }
+}
+
+/// Decodes JSON without a type and refuses keys that are given twice.
+///
+/// # Errors
+/// Syntax errors, duplicate keys, too deep nesting.
+pub fn unique_json(bytes: &[u8]) -> Result<Value, DecodeError> {
+    serde_json::from_slice(bytes).map(|unique::Unique(document)| document).map_err(|error| syntax(&error))
 }
 
 fn finish(context: visit::Context, document: Result<Option<Value>, serde_json::Error>) -> Result<Decoded, DecodeError> {

@@ -157,3 +157,20 @@ fn strictness_is_the_callers_choice() {
     );
     assert_eq!(decoded.value, json!({"metadata": {"name": "x"}, "apiVersion": "v1", "kind": "Pod"}));
 }
+
+#[test]
+fn keys_given_twice_are_refused_where_nothing_else_would_tell() {
+    let good = json!({"a": [1, -1, 2.5, "x", true, null, {"b": {}}]});
+    assert_eq!(decode::unique_json(good.to_string().as_bytes()), Ok(good));
+    for (text, part) in [
+        (r#"{"a": 1, "a": 1}"#, "key \"a\" already set in map"),
+        (r#"{"a": [{"b": {}, "b": {}}]}"#, "key \"b\" already set in map"),
+        (r#"{"a": 1} x"#, "trailing"),
+        ("{", "EOF"),
+    ] {
+        let error = decode::unique_json(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+    let deep = "[".repeat(200);
+    assert!(matches!(decode::unique_json(deep.as_bytes()), Err(decode::DecodeError::TooLarge(_))));
+}
