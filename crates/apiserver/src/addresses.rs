@@ -60,7 +60,12 @@ fn taken(context: &Context<'_>, but: &str) -> Result<Taken, Status> {
     Ok(taken)
 }
 
-fn address(context: &Context<'_>, object: &mut Value, taken: &Taken, errors: &mut Vec<FieldError>) -> Result<(), Status> {
+fn address(
+    context: &Context<'_>,
+    object: &mut Value,
+    taken: &Taken,
+    errors: &mut Vec<FieldError>,
+) -> Result<(), Status> {
     let range = context.server.config.service_cidr;
     let asked = text(object, &["spec", "clusterIP"]).to_owned();
     let chosen = match asked.as_str() {

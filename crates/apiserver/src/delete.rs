@@ -76,7 +76,12 @@ pub(crate) async fn named(context: &Context<'_>, name: &str, options: &Options) 
 }
 
 /// None when somebody changed the object meanwhile.
-async fn carry_out(context: &Context<'_>, current: &Entry, plan: Plan, dry_run: bool) -> Result<Option<Deleted>, Status> {
+async fn carry_out(
+    context: &Context<'_>,
+    current: &Entry,
+    plan: Plan,
+    dry_run: bool,
+) -> Result<Option<Deleted>, Status> {
     let expect = Expect::Revision(current.mod_revision);
     let (write, gone) = match &plan {
         Plan::Keep => return Ok(Some(Deleted { bytes: current.value.clone(), gone: false })),

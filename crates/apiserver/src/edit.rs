@@ -116,7 +116,9 @@ impl PatchBody {
         match media {
             "application/json-patch+json" => document().map(Self::Json),
             "application/merge-patch+json" => document().map(Self::Merge),
-            "application/strategic-merge-patch+json" if context.kind.custom.is_none() => document().map(Self::Strategic),
+            "application/strategic-merge-patch+json" if context.kind.custom.is_none() => {
+                document().map(Self::Strategic)
+            }
             _ => Err(Status::unsupported_media_type(&[
                 "application/json-patch+json",
                 "application/merge-patch+json",

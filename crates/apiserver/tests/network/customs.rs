@@ -56,7 +56,10 @@ async fn kubectl_works_with_custom_kinds() {
             ("{secretName: x}", "spec.issuerRef"),
             ("{secretName: '', issuerRef: {name: ca}}", "should be at least 1 chars long"),
             ("{secretName: x, issuerRef: {name: ca}, privateKey: {algorithm: DSA}}", "\"DSA\""),
-            ("{secretName: x, issuerRef: {name: ca}, dnsNames: [a.org, a.org]}", "spec.dnsNames[1]: Duplicate value: \"a.org\""),
+            (
+                "{secretName: x, issuerRef: {name: ca}, dnsNames: [a.org, a.org]}",
+                "spec.dnsNames[1]: Duplicate value: \"a.org\"",
+            ),
             ("{secretName: x, issuerRef: {name: ca}, nonsense: 1}", "nonsense"),
             ("{secretName: x, issuerRef: {name: ca}, privateKey: {algorithm: RSA, size: 512}}", "2048 bits at least"),
             ("{secretName: x, issuerRef: {name: ca}, dnsNames: [a.example.com]}", "names end in .org"),
