@@ -1,12 +1,13 @@
 //! What the server counts about itself, in Prometheus' text form under the names that upstream's dashboards know.
 //! Never decides anything.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use isopod_schema::Table;
+use isopod_schema::{Kind, Table};
 use isopod_store::ListQuery;
 
 use crate::codec;
@@ -19,31 +20,48 @@ const BOUNDS: [f64; 23] = [
     45.0, 60.0,
 ];
 
+/// Names of built-in kinds are not copied.
+type Name = Cow<'static, str>;
+
 /// What a series is about. Only kinds that exist are counted, so their number is bounded.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Series {
     verb: &'static str,
-    group: &'static str,
-    version: &'static str,
-    resource: &'static str,
-    subresource: &'static str,
+    group: Name,
+    version: Name,
+    resource: Name,
+    subresource: Name,
     scope: &'static str,
     is_long_running: bool,
 }
 
 impl Series {
     /// None for paths that are no resources, and for resources that do not exist.
-    pub(crate) fn of(info: &RequestInfo) -> Option<Self> {
-        let kind = Table::builtin().resource(&info.group, &info.version, &info.resource)?;
+    pub(crate) fn of(server: &ApiServer, info: &RequestInfo) -> Option<Self> {
+        if let Some(kind) = Table::builtin().resource(&info.group, &info.version, &info.resource) {
+            return Some(Self::of_kind(kind, info, Cow::Borrowed));
+        }
+        let served = server.served();
+        let kind = served.table.resource(&info.group, &info.version, &info.resource)?;
+        Some(Self::of_kind(kind, info, |name| Cow::Owned(name.to_owned())))
+    }
+
+    fn of_kind<'k>(kind: &'k Kind, info: &RequestInfo, name: impl Fn(&'k str) -> Name) -> Self {
         let subresource = kind.subresource(&info.subresource).map_or("", |subresource| &subresource.name);
         let scope = match (info.name.is_empty(), info.namespace.is_empty() || !kind.namespaced) {
             (false, _) => "resource",
             (true, false) => "namespace",
             (true, true) => "cluster",
         };
-        let (group, version, resource) = (&kind.group, &kind.version, &kind.plural);
-        let is_long_running = info.is_long_running();
-        Some(Self { verb: verb(info), group, version, resource, subresource, scope, is_long_running })
+        Self {
+            verb: verb(info),
+            group: name(&kind.group),
+            version: name(&kind.version),
+            resource: name(&kind.plural),
+            subresource: name(subresource),
+            scope,
+            is_long_running: info.is_long_running(),
+        }
     }
 
     fn labels(&self) -> String {

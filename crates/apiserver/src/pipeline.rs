@@ -39,7 +39,7 @@ pub(crate) async fn handle(server: Arc<ApiServer>, request: Request<RequestBody>
     let compress = compress::is_wanted(&request);
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
-    let series = Series::of(&info);
+    let series = Series::of(&server, &info);
     let mut response = match process(&server, info, query, request, caller).await {
         Ok(response) => response,
         Err(status) => respond::refusal(&status),

@@ -207,6 +207,9 @@ async fn every_verb_works() {
     cluster.ok(&format!("DELETE {TABS}"), Value::Null).await;
     let left = cluster.ok("GET /apis/stable.example.com/v1/crontabs", Value::Null).await;
     assert_eq!(left["items"], json!([]));
+    let counted =
+        "group=\"stable.example.com\",resource=\"crontabs\",scope=\"resource\",subresource=\"scale\",verb=\"PATCH\"";
+    assert!(cluster.ask("GET /metrics", &[], "").await.text.contains(counted));
 }
 
 #[tokio::test]
@@ -267,6 +270,36 @@ async fn deletion_takes_the_objects_first_and_ends_watches() {
     let text = String::from_utf8(text.to_bytes().to_vec()).unwrap();
     assert_eq!(text.matches("\"DELETED\"").count(), 2, "{text}");
     assert_eq!(cluster.ask(&format!("GET {TABS}"), &[], "").await.code, 404);
+    assert_eq!(cluster.ask(&format!("GET {DEFINITIONS}/{name}"), &[], "").await.code, 404);
+}
+
+/// A server that opens a store goes on where the one before stopped, also in the middle of a deletion.
+#[tokio::test]
+async fn kinds_are_there_when_a_server_opens() {
+    let directory = tempfile::tempdir().unwrap();
+    let name = "crontabs.stable.example.com";
+    {
+        let cluster = Cluster::in_directory(directory.path()).await;
+        define(&cluster, tabs()).await;
+        let mut held = tab("a", json!({"cronSpec": "*"}));
+        held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+        cluster.ok(&format!("POST {TABS}"), held).await;
+    }
+    {
+        let cluster = Cluster::in_directory(directory.path()).await;
+        assert_eq!(cluster.ok(&format!("GET {TABS}/a"), Value::Null).await["spec"]["image"], "busybox");
+        cluster.ok(&format!("DELETE {DEFINITIONS}/{name}"), Value::Null).await;
+        until(&cluster, name, "Terminating", "True").await;
+    }
+    let cluster = Cluster::in_directory(directory.path()).await;
+    let watched = cluster.open(&format!("GET {DEFINITIONS}?watch=1&timeoutSeconds=5"), &[], "").await;
+    cluster.ok(&format!("PATCH {TABS}/a"), json!({"metadata": {"finalizers": null}})).await;
+    let mut body = watched.into_body();
+    let mut text = String::new();
+    while !text.contains("\"DELETED\"") {
+        let frame = tokio::time::timeout(Duration::from_secs(10), body.frame()).await.unwrap().unwrap().unwrap();
+        text.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
+    }
     assert_eq!(cluster.ask(&format!("GET {DEFINITIONS}/{name}"), &[], "").await.code, 404);
 }
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use isopod_apiserver::{ApiServer, Body, Clock, Config, InProcess, UserInfo};
+use isopod_apiserver::{ApiServer, Body, Clock, Config, InProcess, OpenError, UserInfo};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tower::Service;
@@ -38,14 +39,32 @@ const BEGIN: i64 = 1_767_225_600;
 
 impl Cluster {
     pub async fn new() -> Self {
+        let cluster = Self::open_in(None).await;
+        cluster.create("serviceaccounts", "default", json!({"metadata": {"name": "default"}})).await;
+        cluster
+    }
+
+    /// Over what an earlier server left in a directory. That one may still be closing.
+    pub async fn in_directory(directory: &std::path::Path) -> Self {
+        Self::open_in(Some(directory.to_owned())).await
+    }
+
+    async fn open_in(state_directory: Option<std::path::PathBuf>) -> Self {
         let seconds = Arc::new(AtomicI64::new(BEGIN));
         let clock = Arc::clone(&seconds);
         let clock = Clock::new(move || Timestamp::from_second(clock.load(Ordering::SeqCst)).unwrap());
-        let server = ApiServer::open(Config { clock, ..Config::default() }).await.unwrap();
+        let config = Config { clock, state_directory, ..Config::default() };
+        let opened = async {
+            loop {
+                match ApiServer::open(config.clone()).await {
+                    Err(OpenError::Store(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+                    opened => return opened.unwrap(),
+                }
+            }
+        };
+        let server = tokio::time::timeout(Duration::from_secs(10), opened).await.unwrap();
         let door = server.in_process(UserInfo::new("admin", ["system:masters"]));
-        let cluster = Self { server, seconds, door };
-        cluster.create("serviceaccounts", "default", json!({"metadata": {"name": "default"}})).await;
-        cluster
+        Self { server, seconds, door }
     }
 
     pub fn pass(&self, seconds: i64) {
