@@ -276,7 +276,10 @@ async fn configure(deed: &Deed) {
         }
         Err(error) => {
             let message = error.to_string();
-            deed.event(None, Reason::warning("FailedCreatePodSandBox", message.clone())).await;
+            // A guest that is gone, as that of a pod deleted meanwhile, is told of by whoever watches its machine.
+            if error.kind().is_some() {
+                deed.event(None, Reason::warning("FailedCreatePodSandBox", message.clone())).await;
+            }
             deed.fact(Fact::SetupFailed { reason: "CreateContainerConfigError".into(), message }).await;
         }
     }
