@@ -97,6 +97,16 @@ pub enum OpenError {
         /// What is wrong with it.
         why: String,
     },
+    /// The configuration of encryption at rest.
+    #[error(
+        "{path} is unusable: {why}\nhint: restore the file: without its keys, what they sealed is lost (upstream documents the format as EncryptionConfiguration)"
+    )]
+    Encryption {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The store.
     #[error(transparent)]
     Store(#[from] isopod_store::OpenError),

@@ -24,6 +24,7 @@ mod discovery;
 mod door;
 mod edit;
 mod escalation;
+mod encryption;
 mod eviction;
 mod kubelets;
 mod listen;

@@ -6,9 +6,11 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use isopod_store::Sealer;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
@@ -17,6 +19,7 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 use crate::config::{Config, OpenError};
+use crate::encryption;
 use crate::user::MASTERS;
 
 const AUTHORITY_DAYS: i64 = 3_650;
@@ -39,6 +42,8 @@ pub(crate) struct Pki {
     pub(crate) administrator: Identity,
     /// P-256 key in PKCS#8 PEM.
     pub(crate) token_key_pem: String,
+    /// What seals values on their way to the disk.
+    pub(crate) sealer: Arc<dyn Sealer>,
     cluster_name: String,
 }
 
@@ -120,7 +125,8 @@ impl Pki {
                 key
             }
         };
-        Ok(Self { ca, serving, administrator, token_key_pem, cluster_name: config.cluster_name.clone() })
+        let sealer = sealer(&files)?;
+        Ok(Self { ca, serving, administrator, token_key_pem, sealer, cluster_name: config.cluster_name.clone() })
     }
 
     /// A kubeconfig with the administrator's certificate inside.
@@ -136,6 +142,22 @@ impl Pki {
              users:\n- name: {user:?}\n  user:\n    client-certificate-data: {certificate}\n    client-key-data: {key}\n"
         )
     }
+}
+
+/// The file of encryption at rest.
+const ENCRYPTION: &str = "encryption.yaml";
+
+fn sealer(files: &Files) -> Result<Arc<dyn Sealer>, OpenError> {
+    let unusable = |why| OpenError::Encryption { path: files.path(ENCRYPTION), why };
+    let text = match files.read(ENCRYPTION)? {
+        Some(text) => text,
+        None => {
+            let text = encryption::fresh().map_err(unusable)?;
+            files.write(ENCRYPTION, &text)?;
+            text
+        }
+    };
+    encryption::parse(&text).map_err(unusable)
 }
 
 fn new_key(files: &Files, name: &str) -> Result<KeyPair, OpenError> {

@@ -47,7 +47,9 @@ impl ApiServer {
         }
         let pki = Pki::open(&config)?;
         let store = match &config.state_directory {
-            Some(directory) => Store::open(&directory.join("store.redb"), config.store_limits)?,
+            Some(directory) => {
+                Store::open_sealed(&directory.join("store.redb"), config.store_limits, Some(pki.sealer.clone()))?
+            }
             None => Store::memory(config.store_limits),
         };
         let server = Arc::new(Self {

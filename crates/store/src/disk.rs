@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::entry::{Entry, Event, EventKind};
 use crate::error::OpenError;
+use crate::seal::Seals;
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const MARKS: TableDefinition<'_, &str, u64> = TableDefinition::new("marks");
@@ -15,12 +16,16 @@ const FORMAT: u64 = 1;
 pub(crate) const PAGE_CACHE_BYTES: usize = 8 << 20;
 
 const DELETED: u8 = 1;
+const SEALED: u8 = 2;
+/// Records written anew in one transaction when their seals are out of date.
+const RESEAL_BATCH: usize = 1024;
 const FIXED_BYTES: usize = 1 + 8 + 8 + 4;
 
 /// The open database.
 #[derive(Debug)]
 pub(crate) struct Disk {
     database: Database,
+    seals: Seals,
 }
 
 /// A record read back.
@@ -31,7 +36,7 @@ pub(crate) struct Record {
 
 impl Disk {
     /// Prepares the tables and returns the database, its newest revision (as far as marks know) and compaction mark.
-    pub(crate) fn open(database: Database) -> Result<(Self, u64, u64), OpenError> {
+    pub(crate) fn open(database: Database, seals: Seals) -> Result<(Self, u64, u64), OpenError> {
         let transaction = database.begin_write()?;
         let (format, revision, compacted) = {
             transaction.open_table(LOG)?;
@@ -46,18 +51,43 @@ impl Disk {
         if format != FORMAT {
             return Err(OpenError::Format { found: format, expected: FORMAT });
         }
-        Ok((Self { database }, revision, compacted))
+        Ok((Self { database, seals }, revision, compacted))
     }
 
-    /// Calls `each` with every record in revision order.
+    /// Calls `each` with every record in revision order. Records that are not sealed as they would be now are written anew.
     pub(crate) fn load(&self, mut each: impl FnMut(Record)) -> Result<(), OpenError> {
         let transaction = self.database.begin_read()?;
+        let mut stale = Vec::new();
         for row in transaction.open_table(LOG)?.iter()? {
             let (revision, bytes) = row?;
             let revision = revision.value();
-            each(decode(revision, bytes.value()).map_err(|what| OpenError::Damaged { revision, what })?);
+            let damaged = |what| OpenError::Damaged { revision, what };
+            let (record, current) = decode(revision, bytes.value(), &self.seals).map_err(damaged)?;
+            if !current {
+                stale.push(revision);
+            }
+            each(record);
         }
-        Ok(())
+        drop(transaction);
+        stale.chunks(RESEAL_BATCH).try_for_each(|revisions| self.reseal(revisions))
+    }
+
+    /// Writes records anew in their places.
+    fn reseal(&self, revisions: &[u64]) -> Result<(), OpenError> {
+        let transaction = self.database.begin_write()?;
+        {
+            let mut log = transaction.open_table(LOG)?;
+            for &revision in revisions {
+                let Some(bytes) = log.get(revision)?.map(|bytes| bytes.value().to_vec()) else { continue };
+                let damaged = |what| OpenError::Damaged { revision, what };
+                let (record, _) = decode(revision, &bytes, &self.seals).map_err(damaged)?;
+                let mut fresh = Vec::new();
+                encode(record.kind, &record.entry, &self.seals, &mut fresh);
+                log.insert(revision, fresh.as_slice())?;
+            }
+        }
+        tracing::info!(records = revisions.len(), "stored records were sealed anew");
+        Ok(transaction.commit()?)
     }
 
     /// Makes the events durable before it returns.
@@ -67,7 +97,7 @@ impl Disk {
             let mut log = transaction.open_table(LOG)?;
             let mut record = Vec::new();
             for event in events {
-                encode(event, &mut record);
+                encode(event.kind, &event.entry, &self.seals, &mut record);
                 log.insert(event.revision(), record.as_slice())?;
             }
         }
@@ -91,20 +121,24 @@ impl Disk {
 }
 
 /// `flags:u8 created:u64 version:u64 key_length:u32 key value`, integers little-endian.
-fn encode(event: &Event, record: &mut Vec<u8>) {
-    let entry = &event.entry;
+fn encode(kind: EventKind, entry: &Entry, seals: &Seals, record: &mut Vec<u8>) {
     record.clear();
-    record.put_u8(if event.kind == EventKind::Delete { DELETED } else { 0 });
+    record.put_u8(if kind == EventKind::Delete { DELETED } else { 0 });
     record.put_u64_le(entry.create_revision);
     record.put_u64_le(entry.version);
     record.put_u32_le(u32::try_from(entry.key.len()).expect("the writer refuses keys longer than a kilobyte"));
     record.put_slice(entry.key.as_bytes());
-    record.put_slice(&entry.value);
+    if seals.seal(&entry.key, entry.mod_revision, &entry.value, record) {
+        record[0] |= SEALED;
+    } else {
+        record.put_slice(&entry.value);
+    }
 }
 
-fn decode(revision: u64, record: &[u8]) -> Result<Record, &'static str> {
+/// The record, and whether it is as it would be written now.
+fn decode(revision: u64, record: &[u8], seals: &Seals) -> Result<(Record, bool), &'static str> {
     let (fixed, rest) = record.split_at_checked(FIXED_BYTES).ok_or("header")?;
-    let kind = match fixed[0] {
+    let kind = match fixed[0] & !SEALED {
         0 => EventKind::Put,
         DELETED => EventKind::Delete,
         _ => return Err("flags"),
@@ -113,6 +147,7 @@ fn decode(revision: u64, record: &[u8]) -> Result<Record, &'static str> {
     let key_bytes = fixed[17..21].try_into().map(u32::from_le_bytes).map_err(|_| "header")?;
     let (key, value) = rest.split_at_checked(key_bytes as usize).ok_or("key length")?;
     let key = std::str::from_utf8(key).map_err(|_| "key")?;
-    let entry = Entry::new(key.into(), Bytes::copy_from_slice(value), number(1)?, revision, number(9)?);
-    Ok(Record { kind, entry })
+    let (value, current) = seals.open(key, revision, value, fixed[0] & SEALED != 0)?;
+    let entry = Entry::new(key.into(), Bytes::from(value), number(1)?, revision, number(9)?);
+    Ok((Record { kind, entry }, current))
 }

@@ -12,6 +12,7 @@ use crate::entry::{Entry, Event};
 use crate::error::{CommitError, CompactError, ListError, OpenError, WatchError};
 use crate::hub::Hub;
 use crate::index::{Index, List, ListQuery};
+use crate::seal::{Sealer, Seals};
 use crate::watch::{Scope, Watch};
 use crate::write::{Batch, Outcome, Write};
 use crate::writer::Writer;
@@ -89,12 +90,20 @@ impl Store {
     /// # Errors
     /// [`OpenError`]: in use, another format, damaged, or the disk failed.
     pub fn open(path: &Path, limits: Limits) -> Result<Self, OpenError> {
+        Self::open_sealed(path, limits, None)
+    }
+
+    /// As [`Store::open`], with a sealer for what it writes. What an earlier process wrote with other seals is written anew.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; what no key opens counts as damaged.
+    pub fn open_sealed(path: &Path, limits: Limits, sealer: Option<Arc<dyn Sealer>>) -> Result<Self, OpenError> {
         let opened = Builder::new().set_cache_size(PAGE_CACHE_BYTES).create(path);
         let database = opened.map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.to_owned() },
             other => OpenError::from(other),
         })?;
-        Self::over(database, limits)
+        Self::over(database, limits, Seals(sealer))
     }
 
     /// Opens the store over any storage, for example one that injects faults.
@@ -103,7 +112,7 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_on(backend: impl StorageBackend, limits: Limits) -> Result<Self, OpenError> {
         let database = Builder::new().set_cache_size(PAGE_CACHE_BYTES).create_with_backend(backend)?;
-        Self::over(database, limits)
+        Self::over(database, limits, Seals::default())
     }
 
     /// A store that forgets everything when it closes. It has no thread: a write happens in the call that makes it.
@@ -112,8 +121,8 @@ impl Store {
         Self { shared: Arc::new(shared), writer: Arc::new(Door::Memory(Mutex::new(()))) }
     }
 
-    fn over(database: Database, limits: Limits) -> Result<Self, OpenError> {
-        let (disk, marked, compacted) = Disk::open(database)?;
+    fn over(database: Database, limits: Limits, seals: Seals) -> Result<Self, OpenError> {
+        let (disk, marked, compacted) = Disk::open(database, seals)?;
         let mut index = Index::starting_at(marked, compacted);
         let mut hub = Hub::new(compacted, limits.events_per_topic);
         disk.load(|record| {

@@ -4,9 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use isopod_apiserver::{ApiServer, Config};
+use isopod_apiserver::{ApiServer, Config, UserInfo};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -90,6 +91,44 @@ async fn a_restart_keeps_everything_but_stale_certificates() {
         let mode = entry.unwrap().metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_sealed_on_disk_and_survive_a_new_key() {
+    const SECRET: &str = "c3VwZXItc2VjcmV0LXZhbHVl";
+    let directory = tempfile::tempdir().unwrap();
+    let config = || Config { state_directory: Some(directory.path().to_owned()), ..Config::default() };
+    let keys = directory.path().join("pki/encryption.yaml");
+    let uri = "/api/v1/namespaces/default/secrets";
+    let client = |server: &Arc<ApiServer>| {
+        kube::Client::new(server.in_process(UserInfo::new("admin", ["system:masters"])), "default")
+    };
+    let server = ApiServer::open(config()).await.unwrap();
+    let body = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"key": SECRET}});
+    let create =
+        http::Request::post(uri).header("content-type", "application/json").body(body.to_string().into_bytes());
+    client(&server).request::<Value>(create.unwrap()).await.unwrap();
+    drop(server);
+    let disk = || std::fs::read(directory.path().join("store.redb")).unwrap();
+    let holds = |text: &str| disk().windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds("secrets/default/s") && !holds(SECRET));
+
+    let old = std::fs::read_to_string(&keys).unwrap();
+    let key = json!({"name": "key2", "secret": "AAECAwQFBgcICQoLDA0ODw=="});
+    let mut document: Value = serde_json::from_str(&old).unwrap();
+    let listed = document["resources"][0]["providers"][0]["aesgcm"]["keys"].as_array_mut().unwrap();
+    listed.insert(0, key);
+    std::fs::write(&keys, document.to_string()).unwrap();
+    drop(ApiServer::open(config()).await.unwrap());
+    document["resources"][0]["providers"][0]["aesgcm"]["keys"].as_array_mut().unwrap().truncate(1);
+    std::fs::write(&keys, document.to_string()).unwrap();
+    let server = ApiServer::open(config()).await.unwrap();
+    let get = http::Request::get(format!("{uri}/s")).body(Vec::new()).unwrap();
+    assert_eq!(client(&server).request::<Value>(get).await.unwrap()["data"]["key"], SECRET);
+    drop(server);
+    std::fs::write(&keys, old).unwrap();
+    let refused = ApiServer::open(config()).await.map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("no key opens its seal"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
