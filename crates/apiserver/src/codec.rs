@@ -97,6 +97,8 @@ pub(crate) struct Derived {
     pub(crate) terminating: OnceLock<bool>,
     /// Of a custom object: as the kind that was asked for last shows it.
     pub(crate) served: Mutex<Option<(Arc<Kind>, Bytes)>>,
+    /// The message in protobuf, as the kind that was asked for last shows it.
+    pub(crate) message: Mutex<Option<(Arc<Kind>, Bytes)>>,
 }
 
 pub(crate) fn derived(entry: &Entry) -> Arc<Derived> {

@@ -4,14 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderMap;
 use isopod_schema::table::split_api_version;
-use isopod_schema::{Gvk, Kind, Status, Table, Verb, decode, defaults};
+use isopod_schema::{Gvk, Kind, Status, Table, Verb, decode, defaults, protobuf};
 use isopod_store::{CommitError, Entry, Outcome, Write};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::convert;
-use crate::negotiate::{self, Input};
-use crate::protobuf;
+use crate::negotiate::{self, Input, Offer};
 use crate::query::Query;
 use crate::respond::Shape;
 use crate::route::RequestInfo;
@@ -114,7 +113,7 @@ impl<'t> Context<'t> {
         let output = match info.subresource.as_str() {
             // Streams are plain text or take over the connection; what they accept is their own business.
             "log" | "exec" | "attach" | "portforward" => negotiate::Output::JSON,
-            _ => negotiate::output(&headers, &query)?,
+            _ => negotiate::output(&headers, &query, Offer::of(kind, &info))?,
         };
         let shape = Shape::parse(output, &query, now)?;
         let stored = convert::stored_kind(kind);
@@ -202,8 +201,8 @@ impl<'t> Context<'t> {
     pub(crate) fn decode(&self, body: &[u8], options: &WriteOptions) -> Result<Value, Status> {
         let decoded = match negotiate::input(&self.headers)? {
             Input::Text(format) => decode::object(self.kind, format, body)?,
-            // Custom kinds have no messages.
-            Input::Protobuf if self.kind.custom.is_some() => {
+            // Custom kinds and our own have no messages.
+            Input::Protobuf if !protobuf::is_encodable(self.kind.root()) => {
                 return Err(Status::unsupported_media_type(&["application/json", "application/yaml"]));
             }
             Input::Protobuf => {

@@ -2,13 +2,17 @@
 
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use isopod_schema::Status;
 use isopod_schema::decode::Format;
+use isopod_schema::{Kind, Status, protobuf};
 
 use crate::query::Query;
+use crate::route::RequestInfo;
 
-const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
-const READ: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+/// What bodies may be and answers can be.
+pub(crate) const MEDIA_TYPES: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
+/// The same of watches.
+const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// The encoding of a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,21 +32,54 @@ pub(crate) enum Form {
     Metadata,
 }
 
+/// The encoding of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
 /// How to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Output {
     pub(crate) form: Form,
-    pub(crate) yaml: bool,
+    pub(crate) encoding: Encoding,
     pub(crate) pretty: bool,
 }
 
 impl Output {
-    pub(crate) const JSON: Self = Self { form: Form::Object, yaml: false, pretty: false };
+    pub(crate) const JSON: Self = Self { form: Form::Object, encoding: Encoding::Json, pretty: false };
 
     /// The client accepts the stored bytes as they are.
     pub(crate) fn is_plain(&self) -> bool {
         *self == Self::JSON
     }
+
+    /// The client wants the kind's own messages.
+    pub(crate) fn is_message(&self) -> bool {
+        self.form == Form::Object && self.encoding == Encoding::Protobuf
+    }
+}
+
+/// What can be made for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Offer {
+    /// Objects of the kind in protobuf.
+    messages: bool,
+    /// One event after the other, which YAML has no form for.
+    stream: bool,
+    /// Tables and metadata.
+    forms: bool,
+}
+
+impl Offer {
+    pub(crate) fn of(kind: &Kind, info: &RequestInfo) -> Self {
+        Self { messages: protobuf::is_encodable(kind.root()), stream: info.verb == "watch", forms: true }
+    }
+
+    /// A Status, which exists in every encoding.
+    const STATUS: Self = Self { messages: true, stream: false, forms: false };
 }
 
 /// One media range of an Accept header.
@@ -62,20 +99,31 @@ impl<'a> Range<'a> {
         self.parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"'))
     }
 
-    fn output(&self) -> Option<Output> {
-        let yaml = match self.media {
-            "application/json" | "*/*" | "application/*" => false,
-            "application/yaml" => true,
+    /// Ranges are tried by falling `q`, then those that say more first, then in their order.
+    fn rank(&self) -> (std::cmp::Reverse<u32>, bool, bool) {
+        let q = self.parameter("q").and_then(|q| q.parse::<f64>().ok()).unwrap_or(1.0);
+        (std::cmp::Reverse((q * 1_000.0) as u32), self.media.starts_with('*'), self.media.ends_with('*'))
+    }
+
+    fn output(&self, offer: Offer) -> Option<Output> {
+        let encoding = match self.media {
+            "application/json" | "*/*" | "application/*" => Encoding::Json,
+            "application/yaml" if !offer.stream => Encoding::Yaml,
+            PROTOBUF => Encoding::Protobuf,
             _ => return None,
         };
         let meta = self.parameter("g") == Some("meta.k8s.io") && self.parameter("v") == Some("v1");
         let form = match self.parameter("as") {
-            None => Form::Object,
-            Some("Table") if meta => Form::Table,
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if meta => Form::Metadata,
-            Some(_) => return None,
+            None if offer.messages || encoding != Encoding::Protobuf => Form::Object,
+            // Tables have no messages.
+            Some("Table") if meta && offer.forms && encoding != Encoding::Protobuf => Form::Table,
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if meta && offer.forms => Form::Metadata,
+            _ => return None,
         };
-        Some(Output { form, yaml, pretty: self.parameter("pretty") == Some("1") })
+        if self.parameter("stream").is_some_and(|stream| !matches!(stream, "" | "watch")) {
+            return None;
+        }
+        Some(Output { form, encoding, pretty: self.parameter("pretty") == Some("1") })
     }
 }
 
@@ -84,20 +132,30 @@ fn accepted(headers: &HeaderMap) -> String {
     values.join(",")
 }
 
+fn choose(headers: &HeaderMap, offer: Offer) -> Option<Output> {
+    let accept = accepted(headers);
+    if accept.is_empty() {
+        return Some(Output::JSON);
+    }
+    let mut ranges: Vec<Range<'_>> = accept.split(',').map(|range| Range::parse(range.trim())).collect();
+    ranges.sort_by_key(Range::rank);
+    ranges.iter().find_map(|range| range.output(offer))
+}
+
 /// The form of the answer.
 ///
 /// # Errors
 /// 406 when nothing the client accepts can be made.
-pub(crate) fn output(headers: &HeaderMap, query: &Query) -> Result<Output, Status> {
-    let accept = accepted(headers);
-    let chosen = if accept.is_empty() {
-        Some(Output::JSON)
-    } else {
-        accept.split(',').map(|range| Range::parse(range.trim())).find_map(|range| range.output())
-    };
-    let mut chosen = chosen.ok_or_else(|| Status::not_acceptable(&ACCEPTED))?;
+pub(crate) fn output(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Output, Status> {
+    let types: &[&str] = if offer.stream { &STREAMS } else { &MEDIA_TYPES };
+    let mut chosen = choose(headers, offer).ok_or_else(|| Status::not_acceptable(types))?;
     chosen.pretty |= if query.has("pretty") { query.flag("pretty") } else { is_for_eyes(headers) };
     Ok(chosen)
+}
+
+/// The form of a Status. A client that accepts none gets JSON: what went wrong matters more.
+pub(crate) fn status_output(headers: &HeaderMap) -> Output {
+    choose(headers, Offer::STATUS).unwrap_or(Output::JSON)
 }
 
 /// Terminals and browsers get indented JSON.
@@ -139,8 +197,8 @@ pub(crate) fn input(headers: &HeaderMap) -> Result<Input, Status> {
     match media_type(headers) {
         "" | "application/json" => Ok(Input::Text(Format::Json)),
         "application/yaml" => Ok(Input::Text(Format::Yaml)),
-        "application/vnd.kubernetes.protobuf" => Ok(Input::Protobuf),
-        _ => Err(Status::unsupported_media_type(&READ)),
+        PROTOBUF => Ok(Input::Protobuf),
+        _ => Err(Status::unsupported_media_type(&MEDIA_TYPES)),
     }
 }
 
@@ -148,33 +206,53 @@ pub(crate) fn input(headers: &HeaderMap) -> Result<Input, Status> {
 mod tests {
     use super::*;
 
+    const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    const METADATA: &str = "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+
+    fn check(offer: Offer, accept: &str, expected: Option<(Form, Encoding)>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, accept.parse().unwrap());
+        let found = output(&headers, &Query::default(), offer).ok().map(|output| (output.form, output.encoding));
+        assert_eq!(found, expected, "{accept} {offer:?}");
+    }
+
     #[test]
     fn what_clients_accept_decides_the_form() {
-        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
-        let metadata = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
-        let protobuf = "application/vnd.kubernetes.protobuf";
-        let cases: [(String, Option<(Form, bool)>); 9] = [
-            (String::new(), Some((Form::Object, false))),
-            ("*/*".into(), Some((Form::Object, false))),
-            (
-                format!("{table},application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"),
-                Some((Form::Table, false)),
-            ),
-            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json".into(), Some((Form::Object, false))),
-            (
-                format!("{protobuf};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{metadata}"),
-                Some((Form::Metadata, false)),
-            ),
-            (format!("{protobuf},application/json"), Some((Form::Object, false))),
-            ("application/yaml".into(), Some((Form::Object, true))),
-            (protobuf.into(), None),
-            ("text/html".into(), None),
-        ];
-        for (accept, expected) in cases {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, accept.parse().unwrap());
-            let found = output(&headers, &Query::default()).ok().map(|output| (output.form, output.yaml));
-            assert_eq!(found, expected, "{accept}");
+        use Encoding::{Json, Protobuf, Yaml};
+        let all = Offer { messages: true, stream: false, forms: true };
+        let watch = Offer { stream: true, ..all };
+        let custom = Offer { messages: false, ..all };
+        let object = |encoding| Some((Form::Object, encoding));
+        let json_metadata = format!("application/json;{METADATA}");
+        let metadata = format!("{PROTOBUF};{METADATA}");
+        for offer in [all, watch, custom] {
+            check(offer, "", object(Json));
+            check(offer, "*/*", object(Json));
+            check(offer, "application/*", object(Json));
+            check(
+                offer,
+                &format!("{TABLE},application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"),
+                Some((Form::Table, Json)),
+            );
+            check(offer, "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", object(Json));
+            check(offer, &format!("{metadata},{json_metadata}"), Some((Form::Metadata, Protobuf)));
+            check(offer, &json_metadata, Some((Form::Metadata, Json)));
+            check(offer, "text/html", None);
+            check(offer, "application/json;stream=other", None);
+            // Tables have no messages: the next range counts.
+            check(offer, &format!("{PROTOBUF};as=Table;v=v1;g=meta.k8s.io,{TABLE}"), Some((Form::Table, Json)));
         }
+        for offer in [all, watch] {
+            check(offer, PROTOBUF, object(Protobuf));
+            check(offer, &format!("{PROTOBUF},application/json"), object(Protobuf));
+            check(offer, &format!("application/json,{PROTOBUF}"), object(Json));
+            check(offer, &format!("application/json;q=0.8,{PROTOBUF};q=0.9"), object(Protobuf));
+            check(offer, &format!("*/*,{PROTOBUF}"), object(Protobuf));
+            check(offer, &format!("{PROTOBUF};stream=watch"), object(Protobuf));
+        }
+        check(custom, PROTOBUF, None);
+        check(custom, &format!("{PROTOBUF},application/json"), object(Json));
+        check(all, "application/yaml", object(Yaml));
+        check(watch, "application/yaml", None);
     }
 }

@@ -19,7 +19,9 @@ use crate::respond::{self, Response};
 use crate::route::RequestInfo;
 use crate::server::ApiServer;
 use crate::user::UserInfo;
-use crate::{authn, compress, create, delete, discovery, edit, rbac, read, reviews, streams, subresource, watch};
+use crate::{
+    authn, compress, create, delete, discovery, edit, negotiate, rbac, read, reviews, streams, subresource, watch,
+};
 
 /// Longest time for an answer, watches and streams excepted.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -36,13 +38,13 @@ pub(crate) enum Caller {
 /// Answers one request.
 pub(crate) async fn handle(server: Arc<ApiServer>, request: Request<RequestBody>, caller: Caller) -> Response {
     let (begun, audit) = (Instant::now(), audit_id(request.headers()));
-    let compress = compress::is_wanted(&request);
+    let (compress, refusals) = (compress::is_wanted(&request), negotiate::status_output(request.headers()));
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
     let series = Series::of(&server, &info);
     let mut response = match process(&server, info, query, request, caller).await {
         Ok(response) => response,
-        Err(status) => respond::refusal(&status),
+        Err(status) => respond::refusal(&status, &refusals),
     };
     if let Some(series) = series {
         server.metrics.count(series, response.status().as_u16(), begun.elapsed());

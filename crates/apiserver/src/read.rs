@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use isopod_schema::{Kind, Reason, Status};
+use bytes::Bytes;
+use isopod_schema::{Kind, Reason, Status, protobuf};
 use isopod_store::{Entry, ListError, ListQuery};
 use serde_json::{Value, json};
 
-use crate::body::Joiner;
+use crate::body::{Body, Joiner};
 use crate::context::Context;
+use crate::negotiate::{self, Output};
 use crate::query::Query;
 use crate::respond::{self, Response};
 use crate::selection::Selection;
@@ -25,7 +27,7 @@ pub(crate) async fn get(context: &Context<'_>) -> Result<Response, Status> {
         reach(&context.server, revision).await?;
     }
     let entry = context.entry(&context.info.name)?;
-    respond::object(200, context.kind, entry.value.clone(), &context.shape)
+    respond::entry(&context.server, context.kind, &entry, &context.shape)
 }
 
 /// The `resourceVersion` parameter; 0 and absent are the same to callers of this.
@@ -139,15 +141,15 @@ pub(crate) async fn list(context: &Context<'_>) -> Result<Response, Status> {
     let listed = match find(context, &selection, &page) {
         Ok(listed) => listed,
         Err(ListError::Future { asked, current }) => return Err(Status::version_too_large(asked, current)),
-        Err(ListError::Compacted { .. }) => return Ok(too_old(&page)),
+        Err(ListError::Compacted { .. }) => return Ok(too_old(&page, &negotiate::status_output(&context.headers))),
     };
     encode(context, listed)
 }
 
 /// 410; a list that was being continued gets a token with which it can go on at the newest state.
-fn too_old(page: &Page) -> Response {
+fn too_old(page: &Page, output: &Output) -> Response {
     if page.start.is_empty() {
-        return respond::refusal(&Status::expired("The resourceVersion for the provided list is too old."));
+        return respond::refusal(&Status::expired("The resourceVersion for the provided list is too old."), output);
     }
     let status = Status::expired(
         "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
@@ -157,7 +159,7 @@ fn too_old(page: &Page) -> Response {
     );
     let mut body = status.to_value();
     body["metadata"]["continue"] = token(&page.start, -1).into();
-    respond::document(status.code, &body, &crate::negotiate::Output::JSON)
+    respond::document(status.code, &body, output)
 }
 
 /// The prefix of the keys that a list or watch is about.
@@ -204,6 +206,9 @@ fn find(context: &Context<'_>, selection: &Selection, page: &Page) -> Result<Lis
 
 fn encode(context: &Context<'_>, listed: Listed) -> Result<Response, Status> {
     let kind = context.kind;
+    if context.shape.output.is_message() {
+        return join_messages(context, &listed).map(|body| respond::protobuf_body(200, body));
+    }
     if context.shape.output.is_plain() {
         let head = json!({"kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": listed.metadata})
             .to_string();
@@ -218,7 +223,7 @@ fn encode(context: &Context<'_>, listed: Listed) -> Result<Response, Status> {
 }
 
 /// The bytes of all entries between the head of a list and its end.
-fn join(head: &str, kind: &Arc<Kind>, entries: &[Arc<Entry>]) -> Result<crate::body::Body, Status> {
+fn join(head: &str, kind: &Arc<Kind>, entries: &[Arc<Entry>]) -> Result<Body, Status> {
     let mut body = Joiner::new();
     body.push(head.strip_suffix('}').unwrap_or(head).as_bytes());
     body.push(b",\"items\":[");
@@ -229,5 +234,25 @@ fn join(head: &str, kind: &Arc<Kind>, entries: &[Arc<Entry>]) -> Result<crate::b
         body.push(&convert::served_bytes(kind, entry)?);
     }
     body.push(b"]}\n");
+    Ok(body.finish())
+}
+
+/// The same in protobuf.
+fn join_messages(context: &Context<'_>, listed: &Listed) -> Result<Body, Status> {
+    let (kind, encoded) = (context.kind, &context.server.encoded);
+    let messages: Vec<Bytes> =
+        listed.entries.iter().map(|entry| encoded.message(kind, entry)).collect::<Result<_, _>>()?;
+    let metadata = protobuf::list_head(&listed.metadata).map_err(Status::internal)?;
+    let heads: Vec<Vec<u8>> = messages.iter().map(|message| protobuf::item_head(message.len())).collect();
+    let items_bytes: usize = messages.iter().map(Bytes::len).chain(heads.iter().map(Vec::len)).sum();
+    let (head, end) = protobuf::envelope_ends(&kind.api_version(), &kind.list_kind(), metadata.len() + items_bytes);
+    let mut body = Joiner::new();
+    body.push(&head);
+    body.push(&metadata);
+    for (head, message) in heads.iter().zip(&messages) {
+        body.push(head);
+        body.push(message);
+    }
+    body.push(end);
     Ok(body.finish())
 }

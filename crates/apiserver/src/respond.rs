@@ -1,23 +1,29 @@
 //! Answers: objects, lists and errors in the form the client asked for.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use isopod_schema::tables::{self, IncludeObject, Options};
-use isopod_schema::{Kind, Status, partial};
+use isopod_schema::{Kind, Status, partial, protobuf};
+use isopod_store::Entry;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::body::Body;
-use crate::codec;
-use crate::negotiate::{Form, Output};
+use crate::negotiate::{Encoding, Form, Output};
 use crate::query::Query;
+use crate::server::ApiServer;
+use crate::{codec, encoded};
 
 /// An answer.
 pub type Response = http::Response<Body>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
+const PROTOBUF: HeaderValue = HeaderValue::from_static("application/vnd.kubernetes.protobuf");
+const PROTOBUF_WATCH: HeaderValue = HeaderValue::from_static("application/vnd.kubernetes.protobuf;stream=watch");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 pub(crate) fn with(code: u16, content_type: HeaderValue, body: impl Into<Body>) -> Response {
@@ -40,20 +46,37 @@ pub(crate) fn json_body(body: Body) -> Response {
     with(200, JSON, body)
 }
 
+pub(crate) fn protobuf_body(code: u16, body: Body) -> Response {
+    with(code, PROTOBUF, body)
+}
+
+/// A watch's answer.
+pub(crate) fn events(encoding: Encoding, body: Body) -> Response {
+    with(200, if encoding == Encoding::Protobuf { PROTOBUF_WATCH } else { JSON }, body)
+}
+
 /// Any document.
 pub(crate) fn document(code: u16, value: &Value, output: &Output) -> Response {
-    if output.yaml
-        && let Ok(yaml) = serde_saphyr::to_string(value)
-    {
-        return with(code, YAML, yaml);
+    match output.encoding {
+        Encoding::Yaml => {
+            if let Ok(yaml) = serde_saphyr::to_string(value) {
+                return with(code, YAML, yaml);
+            }
+        }
+        Encoding::Protobuf => match protobuf::encode(value) {
+            Ok(bytes) => return protobuf_body(code, Bytes::from(bytes).into()),
+            // Negotiation offers protobuf only where there is some; JSON says at least what happened.
+            Err(error) => tracing::error!(%error, "an answer cannot be encoded as protobuf"),
+        },
+        Encoding::Json => {}
     }
     let mut text = if output.pretty { format!("{value:#}") } else { value.to_string() };
     text.push('\n');
     with(code, JSON, text)
 }
 
-pub(crate) fn refusal(status: &Status) -> Response {
-    let mut response = document(status.code, &status.to_value(), &Output::JSON);
+pub(crate) fn refusal(status: &Status, output: &Output) -> Response {
+    let mut response = document(status.code, &status.to_value(), output);
     let retry = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if retry > 0 {
         response.headers_mut().insert(RETRY_AFTER, retry.into());
@@ -66,11 +89,26 @@ pub(crate) fn refusal(status: &Status) -> Response {
 /// # Errors
 /// 500 when the bytes do not parse.
 pub(crate) fn object(code: u16, kind: &Kind, bytes: Bytes, shape: &Shape) -> Result<Response, Status> {
+    if shape.output.is_message() {
+        return Ok(protobuf_body(code, Body::chunks(encoded::whole(kind, encoded::message_of(kind, &bytes)?))));
+    }
     if shape.output.is_plain() && !crate::convert::is_needed(kind) {
         return Ok(with(code, JSON, Body::chunks([bytes, Bytes::from_static(b"\n")])));
     }
     let value = crate::convert::from_stored(kind, codec::decode(&bytes)?);
     Ok(document(code, &shape.object(kind, value, true), &shape.output))
+}
+
+/// The same of an entry, whose encoding is shared with other readers.
+///
+/// # Errors
+/// 500 when the bytes do not parse.
+pub(crate) fn entry(server: &ApiServer, kind: &Arc<Kind>, entry: &Entry, shape: &Shape) -> Result<Response, Status> {
+    if !shape.output.is_message() {
+        return object(200, kind, entry.value.clone(), shape);
+    }
+    let message = server.encoded.message(kind, entry)?;
+    Ok(protobuf_body(200, Body::chunks(encoded::whole(kind, message))))
 }
 
 /// How objects are shown, with what tables need.

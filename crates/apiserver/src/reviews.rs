@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::authn;
 use crate::authz::{Attributes, Rule};
 use crate::context::{Context, WriteOptions};
-use crate::negotiate::Form;
+use crate::negotiate::{self, Form};
 use crate::rbac;
 use crate::respond::{self, Response};
 use crate::strategy::text;
@@ -14,7 +14,7 @@ use crate::user::UserInfo;
 
 pub(crate) fn create(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     if context.shape.output.form != Form::Object {
-        return Err(Status::not_acceptable(&["application/json", "application/yaml"]));
+        return Err(Status::not_acceptable(&negotiate::MEDIA_TYPES));
     }
     let options = WriteOptions::parse(&context.query)?;
     let mut object = context.decode(body, &options)?;

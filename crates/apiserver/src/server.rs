@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use crate::config::{Config, OpenError};
 use crate::customs::{self, Served, Tables};
 use crate::door::InProcess;
+use crate::encoded::Encoded;
 use crate::kubelets::Kubelets;
 use crate::metrics::Metrics;
 use crate::pki::Pki;
@@ -20,6 +21,9 @@ use crate::{bootstrap, upkeep};
 pub(crate) const READS_IN_FLIGHT: usize = 400;
 /// Writes at once; upstream's default.
 pub(crate) const WRITES_IN_FLIGHT: usize = 200;
+
+/// Protobuf messages kept for the next reader, in bytes.
+const ENCODED_BYTES: usize = 64 << 20;
 
 /// An API server over its own store.
 pub struct ApiServer {
@@ -33,6 +37,7 @@ pub struct ApiServer {
     /// Held while a Service address or node port is chosen and written.
     pub(crate) addresses: Arc<Mutex<()>>,
     pub(crate) metrics: Metrics,
+    pub(crate) encoded: Encoded,
     kubelets: OnceLock<Arc<dyn Kubelets>>,
 }
 
@@ -59,6 +64,7 @@ impl ApiServer {
             writes: Arc::new(Semaphore::new(WRITES_IN_FLIGHT)),
             addresses: Arc::new(Mutex::new(())),
             metrics: Metrics::default(),
+            encoded: Encoded::new(ENCODED_BYTES),
             kubelets: OnceLock::new(),
             config,
             store,

@@ -1,11 +1,11 @@
-//! Watches (facts, section 1.9): events of the store, selected and framed, as one long answer. Stored bytes are shared
-//! by all watchers; a watcher that wants another form pays for it alone.
+//! Watches (facts, section 1.9): events of the store, selected and framed, as one long answer. Stored bytes and messages in
+//! protobuf are shared by all watchers; a watcher that wants another form pays for it alone.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use isopod_schema::{Kind, Reason, Status};
+use isopod_schema::{Kind, Reason, Status, protobuf};
 use isopod_store::{Entry, Event, EventKind, ListQuery, Scope, Watch, WatchError};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
@@ -14,9 +14,12 @@ use crate::body::Body;
 use crate::config::Clock;
 use crate::context::Context;
 use crate::customs::{self, Served, Tables};
+use crate::encoded::{self, message_of};
+use crate::negotiate::Encoding;
 use crate::query::Query;
 use crate::respond::{self, Response, Shape};
 use crate::selection::Selection;
+use crate::server::ApiServer;
 use crate::{codec, convert, read};
 
 /// A watch without `timeoutSeconds` ends after a random time between this and twice this.
@@ -65,6 +68,7 @@ fn start(query: &Query) -> Result<Start, Status> {
 
 /// A watch under way.
 struct Stream {
+    server: Weak<ApiServer>,
     kind: Arc<Kind>,
     stored: Arc<Kind>,
     /// Of a custom kind: the table, whose changes may end the watch.
@@ -88,15 +92,20 @@ pub(crate) async fn answer(context: &Context<'_>) -> Result<Response, Status> {
     if let Start::State { not_before: Some(revision), .. } = start {
         read::reach(&context.server, revision).await?;
     }
+    let encoding = context.shape.output.encoding;
     let stream = match Stream::open(context, selection, start)? {
         Ok(stream) => stream,
-        Err(error) => return Ok(respond::json_body(Body::from(error_frame(&refusal(&error))))),
+        Err(error) => {
+            let mut frame = BytesMut::new();
+            put_document(&mut frame, encoding, "ERROR", &refusal(&error).to_value());
+            return Ok(respond::events(encoding, Body::from(frame.freeze())));
+        }
     };
     let chunks = futures::stream::unfold(stream, |mut stream| async move {
         let chunk = stream.next_chunk().await?;
         Some((chunk, stream))
     });
-    Ok(respond::json_body(Body::stream(chunks)))
+    Ok(respond::events(encoding, Body::stream(chunks)))
 }
 
 fn refusal(error: &WatchError) -> Status {
@@ -106,8 +115,33 @@ fn refusal(error: &WatchError) -> Status {
     }
 }
 
-fn error_frame(status: &Status) -> Bytes {
-    Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": status.to_value()})))
+/// One event around any document.
+fn put_document(chunk: &mut BytesMut, encoding: Encoding, event: &str, object: &Value) {
+    if encoding == Encoding::Protobuf {
+        match protobuf::encode(object) {
+            Ok(bytes) => put_message(chunk, event, &[&bytes]),
+            Err(error) => tracing::error!(%error, "an event cannot be encoded as protobuf"),
+        }
+    } else {
+        put_json(chunk, event, object.to_string().as_bytes());
+    }
+}
+
+fn put_json(chunk: &mut BytesMut, event: &str, object: &[u8]) {
+    chunk.reserve(object.len() + FRAME_BYTES);
+    chunk.put_slice(b"{\"type\":\"");
+    chunk.put_slice(event.as_bytes());
+    chunk.put_slice(b"\",\"object\":");
+    chunk.put_slice(object);
+    chunk.put_slice(b"}\n");
+}
+
+/// One event around the parts of a whole object in protobuf.
+fn put_message(chunk: &mut BytesMut, event: &str, object: &[&[u8]]) {
+    let object_bytes = object.iter().map(|part| part.len()).sum();
+    chunk.reserve(object_bytes + FRAME_BYTES);
+    chunk.put_slice(&protobuf::event_head(event, object_bytes));
+    object.iter().for_each(|part| chunk.put_slice(part));
 }
 
 impl Stream {
@@ -137,6 +171,7 @@ impl Stream {
         let ends = Instant::now() + lifetime(&context.query)?;
         let bookmark = context.query.flag("allowWatchBookmarks").then(|| next_bookmark(ends));
         Ok(Ok(Self {
+            server: Arc::downgrade(&context.server),
             kind: Arc::clone(context.kind),
             stored: Arc::clone(context.stored),
             tables: context.kind.custom.is_some().then(|| context.server.tables()),
@@ -231,33 +266,54 @@ impl Stream {
             (Some(_), false) if event.kind == EventKind::Delete => self.push(chunk, "DELETED", &event.entry),
             (Some(previous), false) => {
                 let last = codec::restamp(&previous.value, event.revision());
-                self.push_bytes(chunk, "DELETED", &last, convert::is_needed(&self.kind));
+                self.push_stored(chunk, "DELETED", &last);
             }
             (None, false) => {}
         }
     }
 
-    fn push(&mut self, chunk: &mut BytesMut, kind: &str, entry: &Entry) {
-        match self.shape.output.is_plain().then(|| convert::served_bytes(&self.kind, entry)) {
-            Some(Ok(bytes)) => self.push_bytes(chunk, kind, &bytes, false),
-            _ => self.push_bytes(chunk, kind, &entry.value, true),
+    fn push(&mut self, chunk: &mut BytesMut, event: &str, entry: &Entry) {
+        let output = self.shape.output;
+        if output.is_message() {
+            let message = self.server.upgrade().map(|server| server.encoded.message(&self.kind, entry));
+            return self.push_message(chunk, event, message.unwrap_or_else(|| message_of(&self.kind, &entry.value)));
+        }
+        match output.is_plain().then(|| convert::served_bytes(&self.kind, entry)) {
+            Some(Ok(bytes)) => put_json(chunk, event, &bytes),
+            _ => self.push_shaped(chunk, event, &entry.value),
         }
     }
 
-    /// One event; `stored` bytes are brought into the form that is served, others are in it.
-    fn push_bytes(&mut self, chunk: &mut BytesMut, kind: &str, bytes: &Bytes, stored: bool) {
-        chunk.reserve(bytes.len() + FRAME_BYTES);
-        chunk.put_slice(b"{\"type\":\"");
-        chunk.put_slice(kind.as_bytes());
-        chunk.put_slice(b"\",\"object\":");
-        if self.shape.output.is_plain() && !stored {
-            chunk.put_slice(bytes);
+    /// The same of stored bytes that are no entry.
+    fn push_stored(&mut self, chunk: &mut BytesMut, event: &str, bytes: &Bytes) {
+        let output = self.shape.output;
+        if output.is_message() {
+            self.push_message(chunk, event, message_of(&self.kind, bytes));
+        } else if output.is_plain() && !convert::is_needed(&self.kind) {
+            put_json(chunk, event, bytes);
         } else {
-            let object = codec::decode(bytes).unwrap_or_else(|status| status.to_value());
-            let object = self.shaped(convert::from_stored(&self.kind, object));
-            chunk.put_slice(object.to_string().as_bytes());
+            self.push_shaped(chunk, event, bytes);
         }
-        chunk.put_slice(b"}\n");
+    }
+
+    fn push_message(&mut self, chunk: &mut BytesMut, event: &str, message: Result<Bytes, Status>) {
+        match message {
+            Ok(message) => {
+                let whole = encoded::whole(&self.kind, message);
+                put_message(chunk, event, &whole.each_ref().map(|part| &part[..]));
+            }
+            Err(status) => put_document(chunk, Encoding::Protobuf, "ERROR", &status.to_value()),
+        }
+    }
+
+    fn push_shaped(&mut self, chunk: &mut BytesMut, event: &str, stored: &Bytes) {
+        match codec::decode(stored) {
+            Ok(object) => {
+                let object = self.shaped(convert::from_stored(&self.kind, object));
+                put_document(chunk, self.shape.output.encoding, event, &object);
+            }
+            Err(status) => put_document(chunk, self.shape.output.encoding, "ERROR", &status.to_value()),
+        }
     }
 
     fn shaped(&mut self, object: Value) -> Value {
@@ -274,8 +330,7 @@ impl Stream {
         }
         let object = json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata});
         let object = self.shaped(object);
-        chunk.put_slice(json!({"type": "BOOKMARK", "object": object}).to_string().as_bytes());
-        chunk.put_u8(b'\n');
+        put_document(chunk, self.shape.output.encoding, "BOOKMARK", &object);
     }
 }
 

@@ -89,6 +89,13 @@ pub struct Proto {
     pub via: Vec<u32>,
 }
 
+impl Proto {
+    /// All numbers from the outside in.
+    pub(crate) fn path(&self) -> Vec<u32> {
+        self.via.iter().copied().chain([self.tag]).collect()
+    }
+}
+
 /// Protobuf wire encoding of one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
@@ -185,9 +192,21 @@ pub struct Type {
     pub open: bool,
     /// Kinds that are encoded as this type.
     pub gvks: Vec<Gvk>,
+    /// Positions of the fields that protobuf has, by their numbers on the wire.
+    pub(crate) proto_order: Vec<usize>,
 }
 
 impl Type {
+    /// Of these fields, those that protobuf has, in the order of their numbers. Of whole objects it has neither
+    /// `apiVersion` nor `kind`: the envelope says those.
+    pub(crate) fn proto_order(fields: &[Field], is_object: bool) -> Vec<usize> {
+        let of_envelope = |field: &Field| is_object && matches!(field.name.as_str(), "apiVersion" | "kind");
+        let mut order: Vec<usize> =
+            (0..fields.len()).filter(|at| fields[*at].proto.is_some() && !of_envelope(&fields[*at])).collect();
+        order.sort_by_key(|at| fields[*at].proto.as_ref().map(Proto::path));
+        order
+    }
+
     /// The field with this JSON name.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.binary_search_by(|field| field.name.as_str().cmp(name)).ok().map(|at| &self.fields[at])

@@ -1,5 +1,5 @@
 //! The schema table of the Kubernetes API and the pure machinery over it: decoding, defaults, validation, patches,
-//! selectors, printed tables, discovery and OpenAPI.
+//! selectors, printed tables, protobuf, discovery and OpenAPI.
 //!
 //! Works on JSON documents and the table, never on typed structs, and never does I/O, reads a clock or draws a random
 //! number: bytes, times and random bytes are arguments.
@@ -16,6 +16,7 @@ pub mod names;
 pub mod openapi;
 pub mod partial;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod selector;
 pub mod status;

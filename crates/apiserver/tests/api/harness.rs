@@ -90,6 +90,18 @@ impl Cluster {
         self.send(request.body(Full::from(body.to_owned())).unwrap()).await
     }
 
+    /// Code, media type and bytes of an answer to bytes.
+    pub async fn bytes(&self, line: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, String, Bytes) {
+        let (method, url) = line.split_once(' ').expect("a request line is METHOD URL");
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, body) = self.send(request.body(Full::from(body)).unwrap()).await.into_parts();
+        let media = parts.headers.get("content-type").map_or("", |media| media.to_str().unwrap()).to_owned();
+        (parts.status.as_u16(), media, body.collect().await.unwrap().to_bytes())
+    }
+
     pub async fn ask(&self, line: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let response = self.open(line, headers, body).await;
         let (parts, body) = response.into_parts();

@@ -8,6 +8,7 @@ mod customs;
 mod deletion;
 mod harness;
 mod metrics;
+mod protobuf;
 mod reading;
 mod subresources;
 mod watching;

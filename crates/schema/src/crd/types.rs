@@ -35,6 +35,7 @@ impl Builder {
             custom: true,
             open: false,
             gvks: Vec::new(),
+            proto_order: Vec::new(),
         });
         id
     }

@@ -65,12 +65,13 @@ fn id(names: &[String], name: &str) -> TypeId {
 }
 
 fn ty(raw: RawType<'_>, enums: &[Arc<Enum>], schema_props: TypeId) -> Type {
-    let gvks = raw.k.into_iter().map(|[group, version, kind]| Gvk { group, version, kind }).collect();
+    let gvks: Vec<Gvk> = raw.k.into_iter().map(|[group, version, kind]| Gvk { group, version, kind }).collect();
     let mut path = raw.n.rsplit('.');
     let (name, package) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
     let go_name = format!("{package}.{name}");
-    let fields = raw.f.into_iter().map(|field| self::field(field, enums, schema_props)).collect();
-    Type { name: raw.n, go_name, fields, atomic: raw.a, custom: false, open: false, gvks }
+    let fields: Vec<Field> = raw.f.into_iter().map(|field| self::field(field, enums, schema_props)).collect();
+    let proto_order = Type::proto_order(&fields, !gvks.is_empty());
+    Type { name: raw.n, go_name, fields, atomic: raw.a, custom: false, open: false, gvks, proto_order }
 }
 
 fn field(raw: RawField<'_>, enums: &[Arc<Enum>], schema_props: TypeId) -> Field {

@@ -166,6 +166,7 @@ fn ty(name: &str, mut fields: Vec<Field>, gvks: Vec<Gvk>) -> Type {
         custom: false,
         open: false,
         gvks,
+        proto_order: Vec::new(),
     }
 }
 

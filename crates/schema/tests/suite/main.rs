@@ -8,6 +8,7 @@ mod discovery;
 mod golden;
 mod openapi;
 mod patch;
+mod protobuf;
 mod selector;
 mod status;
 mod tables;

@@ -1,37 +1,13 @@
-//! Kubernetes' protobuf encoding of objects to JSON documents, by the table's field numbers. Clients of built-in kinds
-//! send it; answers are always JSON. Pure; every byte comes from a client.
+//! From protobuf to JSON documents, by the table's field numbers. Every byte comes from a client.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use isopod_schema::facts::{Field, Shape, TypeRef};
-use isopod_schema::{Gvk, Table, table};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::strategy::time_text;
-
-const MAGIC: &[u8] = b"k8s\0";
-/// Deepest nesting of messages; JSON documents have a limit of the same order.
-const DEPTH_MAX: usize = 64;
-
-/// Bytes that are no object.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ProtobufError {
-    #[error("the body does not begin with the protobuf magic bytes k8s\\0")]
-    Magic,
-    #[error("a protobuf message is cut short")]
-    Short,
-    #[error("protobuf field {field} has the wrong encoding")]
-    Wire { field: String },
-    #[error("protobuf messages are nested too deeply")]
-    Depth,
-    #[error("the protobuf text of field {0} is no UTF-8")]
-    Text(String),
-    #[error("the JSON inside protobuf field {0} does not parse")]
-    Json(String),
-    #[error("no kind {kind:?} in version {api_version:?} is registered")]
-    Kind { api_version: String, kind: String },
-}
+use super::{DEPTH_MAX, MAGIC, ProtobufError};
+use crate::facts::{Field, Shape, TypeRef};
+use crate::table::{self, Gvk, Table};
 
 /// An object's type as its sender names it, and its bytes.
 struct Envelope<'a> {
@@ -44,7 +20,7 @@ struct Envelope<'a> {
 ///
 /// # Errors
 /// [`ProtobufError`].
-pub(crate) fn decode(ty: TypeRef<'_>, bytes: &[u8]) -> Result<Value, ProtobufError> {
+pub fn decode(ty: TypeRef<'_>, bytes: &[u8]) -> Result<Value, ProtobufError> {
     let envelope = Envelope::open(bytes)?;
     let mut object = Map::new();
     object.insert("apiVersion".into(), envelope.api_version.into());
@@ -338,7 +314,7 @@ fn time(name: &str, item: Item<'_>, micro: bool) -> Result<Value, ProtobufError>
     }
     let Some(seconds) = seconds else { return Ok(Value::Null) };
     let time = Timestamp::new(seconds, nanos).map_err(|_| ProtobufError::Wire { field: name.into() })?;
-    Ok(if micro { format!("{time:.6}").into() } else { time_text(time).into() })
+    Ok(if micro { format!("{time:.6}").into() } else { format!("{time:.0}").into() })
 }
 
 fn embedded_json(name: &str, item: Item<'_>) -> Result<Value, ProtobufError> {
@@ -385,84 +361,4 @@ fn union(ty: TypeRef<'_>, go_name: &str, name: &str, item: Item<'_>, depth: usiz
         (None, true) => flag.into(),
         (None, false) => list.into(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn bytes_field(number: u8, body: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![number << 3 | 2];
-        let mut length = body.len();
-        while length >= 0x80 {
-            bytes.push(length as u8 | 0x80);
-            length >>= 7;
-        }
-        bytes.push(length as u8);
-        bytes.extend(body);
-        bytes
-    }
-
-    fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
-        let meta = [bytes_field(1, api_version.as_bytes()), bytes_field(2, kind.as_bytes())].concat();
-        [MAGIC.to_vec(), bytes_field(1, &meta), bytes_field(2, raw)].concat()
-    }
-
-    fn check(api_version: &str, kind: &str, raw: &[u8], expected: Result<Value, ProtobufError>) {
-        let (group, version) = table::split_api_version(api_version);
-        let ty = Table::builtin().type_of(&Gvk::new(group, version, kind)).unwrap();
-        let expected = expected.map(|mut expected| {
-            expected["apiVersion"] = api_version.into();
-            expected["kind"] = kind.into();
-            expected
-        });
-        assert_eq!(decode(ty, &envelope(api_version, kind, raw)), expected);
-    }
-
-    #[test]
-    fn objects_become_documents() {
-        let metadata = bytes_field(1, &[bytes_field(1, b"x"), bytes_field(3, b""), bytes_field(8, &[])].concat());
-        let entry = |key: &[u8], value: &[u8]| bytes_field(2, &[bytes_field(1, key), bytes_field(2, value)].concat());
-        let config_map = [metadata.clone(), entry(b"a", b"1"), entry(b"b", b"")].concat();
-        check("v1", "ConfigMap", &config_map, Ok(json!({"metadata": {"name": "x"}, "data": {"a": "1", "b": ""}})));
-        let secret = [metadata.clone(), entry(b"k", b"\xff\0")].concat();
-        check("v1", "Secret", &secret, Ok(json!({"metadata": {"name": "x"}, "data": {"k": "/wA="}})));
-        // spec (2): replicas (1) is a pointer and stays, minReadySeconds (5) is a plain zero and goes.
-        let spec = bytes_field(2, &[8, 0, 40, 0]);
-        check(
-            "apps/v1",
-            "Deployment",
-            &[metadata.clone(), spec].concat(),
-            Ok(json!({"metadata": {"name": "x"}, "spec": {"replicas": 0}})),
-        );
-        let cut = [metadata, vec![0x12, 9]].concat();
-        check("v1", "ConfigMap", &cut, Err(ProtobufError::Short));
-        check("v1", "ConfigMap", &[0x08, 1], Err(ProtobufError::Wire { field: "metadata".into() }));
-    }
-
-    #[test]
-    fn numbers_times_and_unions() {
-        let port = bytes_field(1, &[bytes_field(4, &[8, 1, 26, 4, b'h', b't', b't', b'p']), vec![24, 80]].concat());
-        let spec = json!({"spec": {"ports": [{"port": 80, "targetPort": "http"}]}});
-        check("v1", "Service", &bytes_field(2, &port), Ok(spec));
-        let times = bytes_field(2, &[bytes_field(3, &[8, 1]), bytes_field(4, &[8, 1, 16, 0xc0, 0x84, 0x3d])].concat());
-        let spec =
-            json!({"spec": {"acquireTime": "1970-01-01T00:00:01.000000Z", "renewTime": "1970-01-01T00:00:01.001000Z"}});
-        check("coordination.k8s.io/v1", "Lease", &times, Ok(spec));
-        let negative = [&[0x08][..], &[0xff; 9], &[1]].concat();
-        let spec = json!({"spec": {"replicas": -1}});
-        check("apps/v1", "Deployment", &bytes_field(2, &negative), Ok(spec));
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn no_bytes_make_it_panic(raw in prop::collection::vec(any::<u8>(), 0..120)) {
-            let ty = Table::builtin().type_of(&Gvk::new("", "v1", "Pod")).unwrap();
-            let _ = decode(ty, &envelope("v1", "Pod", &raw));
-            let _ = decode(ty, &raw);
-        }
-    }
 }
