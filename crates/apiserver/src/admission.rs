@@ -1,14 +1,11 @@
-//! Admission: what the cluster adds to a request and whether it lets it pass (facts, section 1.17). Decisions about
-//! pods are `isopod_planner`'s; here their inputs are read from the store.
+//! Admission: what the cluster adds to a request and whether it lets it pass (facts, section 1.17). Built-in decisions
+//! are `isopod_planner`'s; here their facts are read from the store.
 
-use std::collections::BTreeMap;
+mod facts;
 
 use bytes::Bytes;
-use isopod_planner::admission::{self as planner, Inputs, PriorityClass};
-use isopod_schema::{Reason, Status, Table, names};
-use isopod_store::ListQuery;
-use isopod_types::own::{Cluster, FargateProfile};
-use serde::de::DeserializeOwned;
+use isopod_planner::admission::{self as planner, Denied, Operation, Request};
+use isopod_schema::{FieldError, Reason, Status, Table, names};
 use serde_json::Value;
 
 use crate::context::Context;
@@ -16,32 +13,88 @@ use crate::create::random;
 use crate::strategy::{meta, text};
 use crate::{codec, escalation};
 
-/// Admits a new object, or refuses it.
-///
-/// # Errors
-/// 403, 404.
-pub(crate) fn create(context: &Context<'_>, object: &mut Value) -> Result<(), Status> {
-    is_carried_out(context, object)?;
-    if let Some(custom) = &context.kind.custom
-        && context.server.served().terminating.contains(&custom.definition)
-    {
-        let text = "create not allowed while custom resource definition is terminating";
-        return Err(Status::new(Reason::MethodNotAllowed, text));
-    }
-    namespace_is_open(context, object)?;
-    escalation::check(context, object)?;
-    if context.kind.is("", "pods") { admit_pod(context, object) } else { Ok(()) }
+pub(crate) use facts::Stored;
+
+/// A write on its way through admission.
+pub(crate) struct Asked<'c, 't> {
+    pub(crate) context: &'c Context<'t>,
+    pub(crate) operation: Operation,
+    /// The object as it was.
+    pub(crate) old: Option<&'c Value>,
+    name: String,
+    suffix: String,
 }
 
-/// Admits a changed object, or refuses it.
-///
-/// # Errors
-/// 403.
-pub(crate) fn update(context: &Context<'_>, new: &Value, old: &Value) -> Result<(), Status> {
-    if new["rules"] != old["rules"] || new["subjects"] != old["subjects"] {
-        escalation::check(context, new)?;
+impl<'c, 't> Asked<'c, 't> {
+    pub(crate) fn new(context: &'c Context<'t>, operation: Operation, object: &Value, old: Option<&'c Value>) -> Self {
+        let name = meta(old.unwrap_or(object), "name").to_owned();
+        Self { context, operation, old, name, suffix: names::suffix(random()) }
     }
-    Ok(())
+
+    fn request(&self) -> Request<'_> {
+        let kind = self.context.stored;
+        Request {
+            operation: self.operation,
+            group: &kind.group,
+            resource: &kind.plural,
+            subresource: &self.context.info.subresource,
+            namespace: self.context.namespace(),
+            name: &self.name,
+            old: self.old,
+            user: &self.context.user.name,
+            groups: &self.context.user.groups,
+            suffix: &self.suffix,
+        }
+    }
+
+    fn refusal(&self, denied: &Denied) -> Status {
+        match denied {
+            Denied::Forbidden(why) => Status::forbidden(self.context.kind, &self.name, why),
+            Denied::Invalid { field, value, why } => {
+                let error = FieldError::invalid(field.as_str(), value.as_str(), why.as_str());
+                Status::invalid(self.context.kind, &self.name, &[error])
+            }
+        }
+    }
+
+    /// Fills in what the cluster decides; says whether anything was.
+    ///
+    /// # Errors
+    /// 403, 404, 405.
+    pub(crate) async fn mutate(&self, object: &mut Value) -> Result<bool, Status> {
+        if self.operation == Operation::Create {
+            self.may_exist(object)?;
+        }
+        let facts = Stored(&self.context.server.store);
+        planner::mutate(object, &self.request(), &facts).map_err(|denied| self.refusal(&denied))
+    }
+
+    /// Decides about the final object, null for a deletion.
+    ///
+    /// # Errors
+    /// 403, 422.
+    pub(crate) async fn validate(&self, object: &Value) -> Result<(), Status> {
+        let grants =
+            self.old.is_none_or(|old| object["rules"] != old["rules"] || object["subjects"] != old["subjects"]);
+        if grants && self.operation != Operation::Delete {
+            escalation::check(self.context, object)?;
+        }
+        let facts = Stored(&self.context.server.store);
+        let warnings = planner::validate(object, &self.request(), &facts).map_err(|denied| self.refusal(&denied))?;
+        warnings.into_iter().for_each(|warning| self.context.warn(warning));
+        Ok(())
+    }
+
+    fn may_exist(&self, object: &Value) -> Result<(), Status> {
+        is_carried_out(self.context, object)?;
+        if let Some(custom) = &self.context.kind.custom
+            && self.context.server.served().terminating.contains(&custom.definition)
+        {
+            let text = "create not allowed while custom resource definition is terminating";
+            return Err(Status::new(Reason::MethodNotAllowed, text));
+        }
+        namespace_is_open(self.context, object)
+    }
 }
 
 /// Kinds that would be accepted and then not do what they are for.
@@ -54,7 +107,7 @@ const NOT_SERVED: [&str; 7] = [
     "validatingadmissionpolicybindings.admissionregistration.k8s.io",
     "validatingwebhookconfigurations.admissionregistration.k8s.io",
 ];
-const NOT_ENFORCED: [&str; 2] = ["limitranges", "resourcequotas"];
+const NOT_ENFORCED: [&str; 1] = ["resourcequotas"];
 
 /// What extends or guards the API must not be taken for effective when it is not.
 fn is_carried_out(context: &Context<'_>, object: &Value) -> Result<(), Status> {
@@ -91,51 +144,4 @@ fn namespace_is_open(context: &Context<'_>, object: &Value) -> Result<(), Status
         &cause,
         "metadata.namespace",
     ))
-}
-
-fn admit_pod(context: &Context<'_>, pod: &mut Value) -> Result<(), Status> {
-    let namespace = context.namespace();
-    let account = planner::service_account_name(pod);
-    let account = context.server.store.get(&format!("serviceaccounts/{namespace}/{account}"));
-    let account = account.map(|entry| codec::decode(&entry.value)).transpose()?;
-    let cluster = own::<Cluster>(context, "clusters").into_iter().next().unwrap_or_default();
-    let inputs = Inputs {
-        namespace,
-        service_account: account.as_ref(),
-        priority_classes: priority_classes(context)?,
-        profiles: &own::<FargateProfile>(context, "fargateprofiles"),
-        fargate: cluster.spec.fargate,
-        volume_suffix: &names::suffix(random()),
-    };
-    let name = meta(pod, "name").to_owned();
-    planner::pod_create(pod, &inputs).map_err(|denied| Status::forbidden(context.kind, &name, &denied.message))
-}
-
-fn objects(context: &Context<'_>, resource: &str) -> Result<Vec<Value>, Status> {
-    let query = ListQuery { prefix: format!("{resource}/"), ..ListQuery::default() };
-    let list = context.server.store.list(&query).map_err(Status::internal)?;
-    list.entries.iter().map(|entry| codec::decode(&entry.value)).collect()
-}
-
-/// Objects of one of our own kinds. One that does not parse is skipped and logged: it must not stop all pods.
-fn own<T: DeserializeOwned>(context: &Context<'_>, plural: &str) -> Vec<T> {
-    let objects = objects(context, &format!("{plural}.isopod.dev")).unwrap_or_default();
-    let parse = |object: Value| {
-        serde_json::from_value(object).map_err(|error| tracing::warn!(plural, %error, "an object does not parse")).ok()
-    };
-    objects.into_iter().filter_map(parse).collect()
-}
-
-fn priority_classes(context: &Context<'_>) -> Result<BTreeMap<String, PriorityClass>, Status> {
-    let classes = objects(context, "priorityclasses.scheduling.k8s.io")?;
-    let class = |object: &Value| {
-        let policy = text(object, &["preemptionPolicy"]);
-        let class = PriorityClass {
-            value: object["value"].as_i64().unwrap_or(0),
-            global_default: object["globalDefault"] == true,
-            preemption_policy: if policy.is_empty() { "PreemptLowerPriority".into() } else { policy.into() },
-        };
-        (meta(object, "name").to_owned(), class)
-    };
-    Ok(classes.iter().map(class).collect())
 }

@@ -95,6 +95,8 @@ pub(crate) struct Derived {
     pub(crate) policy: OnceLock<Policy>,
     /// Of a namespace: it is going away.
     pub(crate) terminating: OnceLock<bool>,
+    /// The whole object, of kinds that admission looks at.
+    object: OnceLock<Option<Arc<Value>>>,
     /// Of a custom object: as the kind that was asked for last shows it.
     pub(crate) served: Mutex<Option<(Arc<Kind>, Bytes)>>,
     /// The message in protobuf, as the kind that was asked for last shows it.
@@ -103,6 +105,16 @@ pub(crate) struct Derived {
 
 pub(crate) fn derived(entry: &Entry) -> Arc<Derived> {
     entry.memo(|_| Derived::default()).expect("nothing else keeps memos in this store")
+}
+
+/// The object of an entry, parsed once and kept: for the few objects that are looked at again and again. None for one
+/// that does not parse, which is logged.
+pub(crate) fn object(entry: &Entry) -> Option<Arc<Value>> {
+    let parse = || {
+        let parsed = decode(&entry.value).map_err(|error| tracing::error!(key = %entry.key, %error, "unreadable"));
+        parsed.ok().map(Arc::new)
+    };
+    derived(entry).object.get_or_init(parse).clone()
 }
 
 #[cfg(test)]

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use isopod_planner::admission::Operation;
 use isopod_schema::{FieldError, Status, decode, defaults, names, validate};
 use isopod_store::{Expect, Outcome, Write};
 use serde_json::Value;
 
+use crate::admission::Asked;
 use crate::context::{Context, WriteOptions};
 use crate::ownership::{self, Claim};
 use crate::respond::{self, Response};
 use crate::strategy::{self, meta};
-use crate::{addresses, admission, codec};
+use crate::{addresses, codec};
 
 /// How often a generated name may meet a taken one.
 const NAME_ATTEMPTS: usize = 8;
@@ -101,9 +103,14 @@ async fn attempt(
     let uid = uuid::Uuid::new_v4().to_string();
     let owners = ownership::of_new(context, &object, claim)?;
     strategy::prepare_create(context.stored, &mut object, context.now, &uid);
-    admission::create(context, &mut object)?;
-    if strategy::adds_on_create(context.stored) {
+    let asked = Asked::new(context, Operation::Create, &object, None);
+    let changed = asked.mutate(&mut object).await?;
+    if changed || strategy::adds_on_create(context.stored) {
         object = normalised(context, object)?;
+    }
+    if changed {
+        // What follows from the object follows from what it has become.
+        strategy::prepare_create(context.stored, &mut object, context.now, &uid);
     }
     ownership::set(&mut object, owners);
     let _turn = addresses::allocate(context, &mut object).await?;
@@ -112,11 +119,12 @@ async fn attempt(
     if !errors.is_empty() {
         return Err(Status::invalid(context.kind, &name, &errors));
     }
+    asked.validate(&object).await?;
     write(context, &name, &object, options).await
 }
 
 /// What admission added is brought into the form of everything that is stored: no nulls, defaults of its own.
-fn normalised(context: &Context<'_>, object: Value) -> Result<Value, Status> {
+pub(crate) fn normalised(context: &Context<'_>, object: Value) -> Result<Value, Status> {
     let decoded = decode::value(context.stored.root(), object);
     let mut object =
         decoded.map_err(|error| Status::internal(format!("admission made no valid object: {error}")))?.value;

@@ -1,10 +1,12 @@
 //! DELETE of one object and of a collection.
 
 use bytes::Bytes;
+use isopod_planner::admission::Operation;
 use isopod_schema::Status;
 use isopod_store::{Entry, Expect, ListQuery, Outcome, Write};
 use serde_json::{Value, json};
 
+use crate::admission::Asked;
 use crate::context::Context;
 use crate::deletion::{self, Options, Plan};
 use crate::negotiate::Form;
@@ -67,12 +69,19 @@ pub(crate) async fn named(context: &Context<'_>, name: &str, options: &Options) 
         let current = context.entry(name)?;
         let object = codec::decode(&current.value)?;
         deletion::check_preconditions(context.kind, &object, options)?;
+        admit(context, &object).await?;
         let plan = deletion::plan(context.stored, &object, options, context.now);
         if let Some(deleted) = carry_out(context, &current, plan, options.dry_run).await? {
             return Ok(deleted);
         }
     }
     Err(Status::server_timeout(context.kind, "delete"))
+}
+
+async fn admit(context: &Context<'_>, object: &Value) -> Result<(), Status> {
+    let asked = Asked::new(context, Operation::Delete, object, Some(object));
+    asked.mutate(&mut Value::Null).await?;
+    asked.validate(&Value::Null).await
 }
 
 /// None when somebody changed the object meanwhile.

@@ -1,18 +1,20 @@
 //! PUT and PATCH: read, change, check, compare-and-set, and again when somebody was faster.
 
 use bytes::Bytes;
+use isopod_planner::admission::Operation;
 use isopod_schema::patch::{self as patches, PatchError};
 use isopod_schema::{FieldError, Status, decode, validate};
 use isopod_store::{Entry, Expect, Outcome, Write};
 use serde_json::Value;
 
+use crate::admission::Asked;
 use crate::context::{Context, WriteOptions};
 use crate::create;
 use crate::negotiate;
 use crate::ownership::{self, Claim};
 use crate::respond::{self, Response};
 use crate::strategy::{self, meta};
-use crate::{addresses, admission, applying, codec, convert};
+use crate::{addresses, applying, codec, convert};
 
 /// Rounds of the compare-and-set loop. Somebody else made progress in each that was lost.
 const ROUNDS: usize = 100;
@@ -185,8 +187,13 @@ pub(crate) async fn write_claimed(
         check_preconditions(context, &wanted, &old)?;
         let mut new = strategy::prepare_update(context.stored, part, wanted, &old);
         ownership::settle(context, part, &old, &mut new, claim)?;
+        let asked = Asked::new(context, Operation::Update, &new, Some(&old));
+        if asked.mutate(&mut new).await? {
+            new = prepared_again(context, part, new, &old)?;
+        }
         let _turn = if part == Part::Main { addresses::allocate(context, &mut new).await? } else { None };
         check(context, part, &new, &old)?;
+        asked.validate(&new).await?;
         if new == old {
             return Ok(Edited { bytes: current.value.clone(), created: false });
         }
@@ -195,6 +202,16 @@ pub(crate) async fn write_claimed(
         }
     }
     Err(Status::server_timeout(context.kind, "update"))
+}
+
+/// What admission changed is brought into the stored form; who owns which fields was settled before.
+fn prepared_again(context: &Context<'_>, part: Part, new: Value, old: &Value) -> Result<Value, Status> {
+    let managers = new["metadata"].get("managedFields").cloned();
+    let mut new = strategy::prepare_update(context.stored, part, create::normalised(context, new)?, old);
+    if let Some(managers) = managers {
+        strategy::metadata(&mut new).insert("managedFields".into(), managers);
+    }
+    Ok(new)
 }
 
 /// UID and resourceVersion of the wanted object, when given, must be the current ones.
@@ -213,7 +230,6 @@ fn check_preconditions(context: &Context<'_>, wanted: &Value, old: &Value) -> Re
 }
 
 fn check(context: &Context<'_>, part: Part, new: &Value, old: &Value) -> Result<(), Status> {
-    admission::update(context, new, old)?;
     let mut errors = strategy::check_update(new, old);
     errors.extend(match part {
         Part::Status => validate::update_status(context.stored, new, old),

@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod admission;
+pub mod amounts;
 pub mod deployment;
 pub mod environment;
 pub mod events;

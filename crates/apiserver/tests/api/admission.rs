@@ -51,3 +51,85 @@ async fn pods_that_are_not_admitted() {
     assert_eq!(pod["spec"]["tolerations"].as_array().map(Vec::len), Some(2));
     assert_ne!(pod["metadata"]["uid"], Value::Null);
 }
+
+fn limit_range(limits: Value) -> Value {
+    json!({"metadata": {"name": "limits"}, "spec": {"limits": [limits]}})
+}
+
+#[tokio::test]
+async fn limit_ranges_fill_in_and_refuse() {
+    let cluster = Cluster::new().await;
+    let limits = json!({"type": "Container", "default": {"cpu": "500m"}, "max": {"cpu": "1"}});
+    cluster.create("limitranges", "default", limit_range(limits)).await;
+    let filled = cluster.create("pods", "default", pod("filled")).await;
+    let resources = &filled["spec"]["containers"][0]["resources"];
+    assert_eq!(*resources, json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "500m"}}));
+    assert_eq!(filled["status"]["qosClass"], "Burstable", "it follows from what was filled in");
+    let mut large = pod("large");
+    large["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "2"}});
+    let (code, message) = cluster.refused("POST /api/v1/namespaces/default/pods", large).await;
+    let expected = "pods \"large\" is forbidden: maximum cpu usage per Container is 1, but limit is 2";
+    assert_eq!((code, message.as_str()), (403, expected));
+}
+
+#[tokio::test]
+async fn namespaces_hold_pods_to_standards() {
+    let cluster = Cluster::new().await;
+    let label = |mode: &str, level: &str| json!({"metadata": {"labels": {format!("pod-security.kubernetes.io/{mode}"): level}}});
+    let host = || {
+        let mut host = pod("host");
+        host["spec"]["hostNetwork"] = true.into();
+        host["spec"]["containers"][0]["ports"] = json!([]);
+        host
+    };
+    cluster.ok("PATCH /api/v1/namespaces/default", label("warn", "baseline")).await;
+    let warned = cluster.ask("POST /api/v1/namespaces/default/pods", &[], &host().to_string()).await;
+    let header = warned.headers.get("warning").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    assert_eq!(warned.code, 201, "{}", warned.text);
+    assert!(
+        header.contains("would violate PodSecurity \\\"baseline:latest\\\": host namespaces (hostNetwork=true)"),
+        "{header}"
+    );
+    let body = label("enforce", "baseline").to_string();
+    let headers = [("content-type", "application/merge-patch+json")];
+    let warned = cluster.ask("PATCH /api/v1/namespaces/default", &headers, &body).await;
+    assert_eq!((warned.code, warned.headers.get_all("warning").iter().count()), (200, 2), "{:?}", warned.headers);
+    cluster.ok("DELETE /api/v1/namespaces/default/pods/host", Value::Null).await;
+    let (code, message) = cluster.refused("POST /api/v1/namespaces/default/pods", host()).await;
+    let expected =
+        "pods \"host\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)";
+    assert_eq!((code, message.as_str()), (403, expected));
+    let (code, message) = cluster.refused("PATCH /api/v1/namespaces/default", label("enforce", "lax")).await;
+    let expected =
+        "metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"lax\": must be one of privileged";
+    assert!(code == 422 && message.contains(expected), "{message}");
+}
+
+#[tokio::test]
+async fn claims_get_the_default_class() {
+    let cluster = Cluster::new().await;
+    let annotations = json!({"storageclass.kubernetes.io/is-default-class": "true"});
+    let class = json!({"metadata": {"name": "fast", "annotations": annotations}, "provisioner": "example.com/disk"});
+    cluster.create("storage.k8s.io/v1/storageclasses", "", class).await;
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    let claim = json!({"metadata": {"name": "c"}, "spec": spec});
+    let claim = cluster.create("persistentvolumeclaims", "default", claim).await;
+    assert_eq!(claim["spec"]["storageClassName"], "fast");
+}
+
+#[tokio::test]
+async fn node_agents_keep_to_their_own_node() {
+    let cluster = Cluster::new().await;
+    cluster.create("nodes", "", json!({"metadata": {"name": "b"}})).await;
+    let rules = json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["*"]}]);
+    let role = json!({"metadata": {"name": "agents"}, "rules": rules});
+    cluster.create("rbac.authorization.k8s.io/v1/clusterroles", "", role).await;
+    let subjects = json!([{"kind": "Group", "name": "system:nodes", "apiGroup": "rbac.authorization.k8s.io"}]);
+    let reference = json!({"kind": "ClusterRole", "name": "agents", "apiGroup": "rbac.authorization.k8s.io"});
+    let binding = json!({"metadata": {"name": "agents"}, "roleRef": reference, "subjects": subjects});
+    cluster.create("rbac.authorization.k8s.io/v1/clusterrolebindings", "", binding).await;
+    let agent = cluster.user(isopod_apiserver::UserInfo::new("system:node:a", ["system:nodes"]));
+    agent.create("nodes", "", json!({"metadata": {"name": "a"}})).await;
+    let (code, message) = agent.refused("PATCH /api/v1/nodes/b", json!({"metadata": {"labels": {"x": "y"}}})).await;
+    assert_eq!((code, message.contains("node \"a\" is not allowed to modify node \"b\"")), (403, true), "{message}");
+}
