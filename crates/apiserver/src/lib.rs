@@ -27,6 +27,7 @@ mod encoded;
 mod escalation;
 mod encryption;
 mod eviction;
+mod fair;
 mod kubelets;
 mod listen;
 mod metrics;

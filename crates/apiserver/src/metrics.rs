@@ -168,7 +168,7 @@ pub(crate) fn page(server: &ApiServer) -> String {
     for (kind, gate, most) in
         [("mutating", &server.writes, WRITES_IN_FLIGHT), ("readOnly", &server.reads, READS_IN_FLIGHT)]
     {
-        let now = most.saturating_sub(gate.available_permits());
+        let now = most.saturating_sub(gate.free());
         line(&mut text, name, &format!("request_kind=\"{kind}\""), now as f64);
     }
     store(server, &mut text);

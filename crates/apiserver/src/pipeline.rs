@@ -8,11 +8,11 @@ use futures::future::BoxFuture;
 use http::header::{CACHE_CONTROL, WARNING};
 use http::{HeaderMap, HeaderValue, Request};
 use isopod_schema::Status;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::authz::Attributes;
 use crate::body::{self, RequestBody};
 use crate::context::Context;
+use crate::fair::Place;
 use crate::metrics::Series;
 use crate::query::Query;
 use crate::respond::{self, Response};
@@ -78,7 +78,7 @@ async fn process(
         Caller::Network(certificate) => authn::user(server, request.headers(), certificate)?,
     };
     let user = authn::impersonate(server, request.headers(), user)?;
-    let _permit = admit(server, &info, &user)?;
+    let _place = admit(server, &info, &user).await?;
     demand(server, &user, &info.attributes(&info.verb))?;
     let deadline = deadline(&info, &query)?;
     let work = dispatch(Arc::clone(server), info, user, query, request);
@@ -94,14 +94,14 @@ async fn process(
     }
 }
 
-/// Limits how many requests are worked on at once. Those that last, and the masters, are not counted.
-fn admit(server: &ApiServer, info: &RequestInfo, user: &UserInfo) -> Result<Option<OwnedSemaphorePermit>, Status> {
+/// Limits how many requests are worked on at once, fairly between users. Those that last, and the masters, are not counted.
+async fn admit(server: &ApiServer, info: &RequestInfo, user: &UserInfo) -> Result<Option<Place>, Status> {
     if info.is_long_running() || !info.is_resource || user.is_master() {
         return Ok(None);
     }
-    let gate = if info.is_mutating() { &server.writes } else { &server.reads };
-    let refused = || Status::too_many_requests("Too many requests, please try again later.", 1);
-    Arc::clone(gate).try_acquire_owned().map(Some).map_err(|_| refused())
+    let queue = if info.is_mutating() { &server.writes } else { &server.reads };
+    let refused = |_| Status::too_many_requests("Too many requests, please try again later.", 1);
+    queue.place(&user.name).await.map(Some).map_err(refused)
 }
 
 /// Refuses what the user may not do.

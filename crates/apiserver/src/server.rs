@@ -4,12 +4,13 @@ use std::sync::{Arc, OnceLock};
 
 use isopod_schema::Status;
 use isopod_store::Store;
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Mutex, watch};
 
 use crate::config::{Config, OpenError};
 use crate::customs::{self, Served, Tables};
 use crate::door::InProcess;
 use crate::encoded::Encoded;
+use crate::fair::FairQueue;
 use crate::kubelets::Kubelets;
 use crate::metrics::Metrics;
 use crate::pki::Pki;
@@ -32,8 +33,8 @@ pub struct ApiServer {
     pub(crate) pki: Pki,
     pub(crate) tokens: Tokens,
     tables: watch::Sender<Arc<Served>>,
-    pub(crate) reads: Arc<Semaphore>,
-    pub(crate) writes: Arc<Semaphore>,
+    pub(crate) reads: FairQueue,
+    pub(crate) writes: FairQueue,
     /// Held while a Service address or node port is chosen and written.
     pub(crate) addresses: Arc<Mutex<()>>,
     pub(crate) metrics: Metrics,
@@ -60,8 +61,8 @@ impl ApiServer {
         let server = Arc::new(Self {
             tokens: Tokens::new(&pki, &config)?,
             tables: watch::Sender::new(Arc::new(Served::builtin())),
-            reads: Arc::new(Semaphore::new(READS_IN_FLIGHT)),
-            writes: Arc::new(Semaphore::new(WRITES_IN_FLIGHT)),
+            reads: FairQueue::new(READS_IN_FLIGHT),
+            writes: FairQueue::new(WRITES_IN_FLIGHT),
             addresses: Arc::new(Mutex::new(())),
             metrics: Metrics::default(),
             encoded: Encoded::new(ENCODED_BYTES),
