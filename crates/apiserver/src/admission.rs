@@ -2,6 +2,7 @@
 //! are `isopod_planner`'s; here their facts are read from the store.
 
 mod facts;
+pub(crate) mod quota;
 
 use bytes::Bytes;
 use isopod_planner::admission::{self as planner, Denied, Operation, Request};
@@ -14,6 +15,7 @@ use crate::strategy::{meta, text};
 use crate::{codec, escalation};
 
 pub(crate) use facts::Stored;
+use quota::Charge;
 
 /// A write on its way through admission.
 pub(crate) struct Asked<'c, 't> {
@@ -21,14 +23,21 @@ pub(crate) struct Asked<'c, 't> {
     pub(crate) operation: Operation,
     /// The object as it was.
     pub(crate) old: Option<&'c Value>,
+    dry_run: bool,
     name: String,
     suffix: String,
 }
 
 impl<'c, 't> Asked<'c, 't> {
-    pub(crate) fn new(context: &'c Context<'t>, operation: Operation, object: &Value, old: Option<&'c Value>) -> Self {
+    pub(crate) fn new(
+        context: &'c Context<'t>,
+        operation: Operation,
+        object: &Value,
+        old: Option<&'c Value>,
+        dry_run: bool,
+    ) -> Self {
         let name = meta(old.unwrap_or(object), "name").to_owned();
-        Self { context, operation, old, name, suffix: names::suffix(random()) }
+        Self { context, operation, old, dry_run, name, suffix: names::suffix(random()) }
     }
 
     fn request(&self) -> Request<'_> {
@@ -37,7 +46,8 @@ impl<'c, 't> Asked<'c, 't> {
             operation: self.operation,
             group: &kind.group,
             resource: &kind.plural,
-            subresource: &self.context.info.subresource,
+            // An eviction deletes the pod itself.
+            subresource: if self.operation == Operation::Delete { "" } else { &self.context.info.subresource },
             namespace: self.context.namespace(),
             name: &self.name,
             old: self.old,
@@ -69,11 +79,11 @@ impl<'c, 't> Asked<'c, 't> {
         planner::mutate(object, &self.request(), &facts).map_err(|denied| self.refusal(&denied))
     }
 
-    /// Decides about the final object, null for a deletion.
+    /// Decides about the final object, null for a deletion. What it costs is charged, and kept by who writes it.
     ///
     /// # Errors
     /// 403, 422.
-    pub(crate) async fn validate(&self, object: &Value) -> Result<(), Status> {
+    pub(crate) async fn validate(&self, object: &Value) -> Result<Option<Charge>, Status> {
         let grants =
             self.old.is_none_or(|old| object["rules"] != old["rules"] || object["subjects"] != old["subjects"]);
         if grants && self.operation != Operation::Delete {
@@ -82,7 +92,8 @@ impl<'c, 't> Asked<'c, 't> {
         let facts = Stored(&self.context.server.store);
         let warnings = planner::validate(object, &self.request(), &facts).map_err(|denied| self.refusal(&denied))?;
         warnings.into_iter().for_each(|warning| self.context.warn(warning));
-        Ok(())
+        let charged = quota::charge(self.context, &self.request(), object, self.dry_run).await?;
+        charged.map_err(|denied| self.refusal(&denied))
     }
 
     fn may_exist(&self, object: &Value) -> Result<(), Status> {
@@ -107,7 +118,6 @@ const NOT_SERVED: [&str; 7] = [
     "validatingadmissionpolicybindings.admissionregistration.k8s.io",
     "validatingwebhookconfigurations.admissionregistration.k8s.io",
 ];
-const NOT_ENFORCED: [&str; 1] = ["resourcequotas"];
 
 /// What extends or guards the API must not be taken for effective when it is not.
 fn is_carried_out(context: &Context<'_>, object: &Value) -> Result<(), Status> {
@@ -115,9 +125,6 @@ fn is_carried_out(context: &Context<'_>, object: &Value) -> Result<(), Status> {
     if NOT_SERVED.contains(&resource.as_str()) {
         let why = format!("this server does not carry out {resource} yet; it would be stored without any effect");
         return Err(Status::forbidden(context.kind, meta(object, "name"), &why));
-    }
-    if NOT_ENFORCED.contains(&resource.as_str()) {
-        context.warn(format!("{resource} are stored but not enforced by this server yet"));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use isopod_schema::{FieldError, Status, decode, defaults, names, validate};
 use isopod_store::{Expect, Outcome, Write};
 use serde_json::Value;
 
-use crate::admission::Asked;
+use crate::admission::{Asked, quota};
 use crate::context::{Context, WriteOptions};
 use crate::ownership::{self, Claim};
 use crate::respond::{self, Response};
@@ -103,7 +103,7 @@ async fn attempt(
     let uid = uuid::Uuid::new_v4().to_string();
     let owners = ownership::of_new(context, &object, claim)?;
     strategy::prepare_create(context.stored, &mut object, context.now, &uid);
-    let asked = Asked::new(context, Operation::Create, &object, None);
+    let asked = Asked::new(context, Operation::Create, &object, None, options.dry_run);
     let changed = asked.mutate(&mut object).await?;
     if changed || strategy::adds_on_create(context.stored) {
         object = normalised(context, object)?;
@@ -119,8 +119,10 @@ async fn attempt(
     if !errors.is_empty() {
         return Err(Status::invalid(context.kind, &name, &errors));
     }
-    asked.validate(&object).await?;
-    write(context, &name, &object, options).await
+    let charge = asked.validate(&object).await?;
+    let bytes = write(context, &name, &object, options).await?;
+    quota::keep(charge);
+    Ok(bytes)
 }
 
 /// What admission added is brought into the form of everything that is stored: no nulls, defaults of its own.

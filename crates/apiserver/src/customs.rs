@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use isopod_schema::crd::{self, names};
 use isopod_schema::openapi::Documents;
 use isopod_schema::{Kind, Status, Table};
-use isopod_store::{Entry, Expect, ListQuery, Scope, Write};
+use isopod_store::{Entry, Event, Expect, ListQuery, Scope, Write};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::context::{Context, commit};
+use crate::follow::{self, Follower};
 use crate::server::ApiServer;
 use crate::strategy::{self, meta, text};
 use crate::{codec, delete, deletion};
@@ -82,40 +83,26 @@ struct Keeper {
 /// When the store cannot be read.
 pub(crate) async fn start(server: &Arc<ApiServer>) -> Result<(), Status> {
     let mut keeper = Keeper::default();
-    keeper.settle(server).await?;
-    tokio::spawn(run(Arc::downgrade(server), keeper));
+    keeper.settle_all(server).await?;
+    tokio::spawn(follow::run(Arc::downgrade(server), keeper));
     Ok(())
 }
 
-async fn run(server: Weak<ApiServer>, mut keeper: Keeper) {
-    loop {
-        let watch = {
-            let Some(server) = server.upgrade() else { return };
-            let from = server.store.revision();
-            let watch = server.store.watch(Scope::Prefix(PREFIX.into()), from);
-            // What happened before the watch began is in the list.
-            if let Err(error) = keeper.settle(&server).await {
-                tracing::error!(%error, "custom kinds could not be brought up to date");
-            }
-            watch
-        };
-        let Ok(mut watch) = watch else { continue };
-        while let Some(Ok(_)) = watch.next().await {
-            while watch.try_next().is_some() {}
-            let Some(server) = server.upgrade() else { return };
-            if let Err(error) = keeper.settle(&server).await {
-                tracing::error!(%error, "custom kinds could not be brought up to date");
-            }
-        }
-        if server.strong_count() == 0 {
-            return;
-        }
+impl Follower for Keeper {
+    const WHAT: &'static str = "custom kinds";
+
+    fn scopes(&self) -> Vec<Scope> {
+        vec![Scope::Prefix(PREFIX.into())]
+    }
+
+    async fn settle(&mut self, server: &Arc<ApiServer>, _: Option<&[Arc<Event>]>) -> Result<(), Status> {
+        self.settle_all(server).await
     }
 }
 
 impl Keeper {
     /// Decides about every definition that changed or waits, serves what is established, writes what was decided.
-    async fn settle(&mut self, server: &Arc<ApiServer>) -> Result<(), Status> {
+    async fn settle_all(&mut self, server: &Arc<ApiServer>) -> Result<(), Status> {
         let query = ListQuery { prefix: PREFIX.into(), ..ListQuery::default() };
         let mut entries = server.store.list(&query).map_err(Status::internal)?.entries;
         let present: BTreeSet<&str> = entries.iter().map(|entry| name_of(entry)).collect();

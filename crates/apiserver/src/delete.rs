@@ -69,7 +69,7 @@ pub(crate) async fn named(context: &Context<'_>, name: &str, options: &Options) 
         let current = context.entry(name)?;
         let object = codec::decode(&current.value)?;
         deletion::check_preconditions(context.kind, &object, options)?;
-        admit(context, &object).await?;
+        admit(context, &object, options.dry_run).await?;
         let plan = deletion::plan(context.stored, &object, options, context.now);
         if let Some(deleted) = carry_out(context, &current, plan, options.dry_run).await? {
             return Ok(deleted);
@@ -78,10 +78,10 @@ pub(crate) async fn named(context: &Context<'_>, name: &str, options: &Options) 
     Err(Status::server_timeout(context.kind, "delete"))
 }
 
-async fn admit(context: &Context<'_>, object: &Value) -> Result<(), Status> {
-    let asked = Asked::new(context, Operation::Delete, object, Some(object));
+async fn admit(context: &Context<'_>, object: &Value, dry_run: bool) -> Result<(), Status> {
+    let asked = Asked::new(context, Operation::Delete, object, Some(object), dry_run);
     asked.mutate(&mut Value::Null).await?;
-    asked.validate(&Value::Null).await
+    asked.validate(&Value::Null).await.map(|_| ())
 }
 
 /// None when somebody changed the object meanwhile.

@@ -7,7 +7,7 @@ use isopod_schema::{FieldError, Status, decode, validate};
 use isopod_store::{Entry, Expect, Outcome, Write};
 use serde_json::Value;
 
-use crate::admission::Asked;
+use crate::admission::{Asked, quota};
 use crate::context::{Context, WriteOptions};
 use crate::create;
 use crate::negotiate;
@@ -187,17 +187,18 @@ pub(crate) async fn write_claimed(
         check_preconditions(context, &wanted, &old)?;
         let mut new = strategy::prepare_update(context.stored, part, wanted, &old);
         ownership::settle(context, part, &old, &mut new, claim)?;
-        let asked = Asked::new(context, Operation::Update, &new, Some(&old));
+        let asked = Asked::new(context, Operation::Update, &new, Some(&old), options.dry_run);
         if asked.mutate(&mut new).await? {
             new = prepared_again(context, part, new, &old)?;
         }
         let _turn = if part == Part::Main { addresses::allocate(context, &mut new).await? } else { None };
         check(context, part, &new, &old)?;
-        asked.validate(&new).await?;
+        let charge = asked.validate(&new).await?;
         if new == old {
             return Ok(Edited { bytes: current.value.clone(), created: false });
         }
         if let Some(bytes) = write(context, &current, &new, options).await? {
+            quota::keep(charge);
             return Ok(Edited { bytes, created: false });
         }
     }

@@ -6,6 +6,7 @@ use isopod_schema::Status;
 use isopod_store::Store;
 use tokio::sync::{Mutex, watch};
 
+use crate::admission::quota::{self, Turns};
 use crate::config::{Config, OpenError};
 use crate::customs::{self, Served, Tables};
 use crate::door::InProcess;
@@ -37,6 +38,8 @@ pub struct ApiServer {
     pub(crate) writes: FairQueue,
     /// Held while a Service address or node port is chosen and written.
     pub(crate) addresses: Arc<Mutex<()>>,
+    /// Held per namespace while something is charged to its quotas and written.
+    pub(crate) quotas: Turns,
     pub(crate) metrics: Metrics,
     pub(crate) encoded: Encoded,
     kubelets: OnceLock<Arc<dyn Kubelets>>,
@@ -64,6 +67,7 @@ impl ApiServer {
             reads: FairQueue::new(READS_IN_FLIGHT),
             writes: FairQueue::new(WRITES_IN_FLIGHT),
             addresses: Arc::new(Mutex::new(())),
+            quotas: Turns::default(),
             metrics: Metrics::default(),
             encoded: Encoded::new(ENCODED_BYTES),
             kubelets: OnceLock::new(),
@@ -74,6 +78,7 @@ impl ApiServer {
         bootstrap::run(&server).await?;
         upkeep::start(&server);
         customs::start(&server).await.map_err(|status| OpenError::Bootstrap(status.to_string()))?;
+        quota::start(&server);
         Ok(server)
     }
 

@@ -15,6 +15,7 @@ pub mod namespaces;
 pub mod plan;
 pub mod pod;
 pub mod profiles;
+pub mod quota;
 pub mod refusals;
 pub mod replicaset;
 pub mod sizing;

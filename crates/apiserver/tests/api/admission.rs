@@ -133,3 +133,82 @@ async fn node_agents_keep_to_their_own_node() {
     let (code, message) = agent.refused("PATCH /api/v1/nodes/b", json!({"metadata": {"labels": {"x": "y"}}})).await;
     assert_eq!((code, message.contains("node \"a\" is not allowed to modify node \"b\"")), (403, true), "{message}");
 }
+
+/// Waits until the server, which is told of changes, has counted.
+async fn used(cluster: &Cluster, name: &str, expected: Value) {
+    let path = format!("GET /api/v1/namespaces/default/resourcequotas/{name}");
+    let mut found = Value::Null;
+    for _ in 0..500 {
+        found = cluster.ok(&path, Value::Null).await["status"]["used"].clone();
+        if found == expected {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    panic!("{name}: wanted {expected}, found {found}");
+}
+
+#[tokio::test]
+async fn quotas_are_charged_and_met() {
+    let cluster = Cluster::new().await;
+    cluster.create("pods", "default", pod("first")).await;
+    let hard = json!({"pods": "3", "count/configmaps": "1", "services.nodeports": "0"});
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": hard}});
+    cluster.create("resourcequotas", "default", quota).await;
+    used(&cluster, "q", json!({"count/configmaps": "0", "pods": "1", "services.nodeports": "0"})).await;
+    let creations = (0..12).map(|at| {
+        let cluster = cluster.clone();
+        async move {
+            let body = pod(&format!("p{at}")).to_string();
+            cluster.ask("POST /api/v1/namespaces/default/pods", &[], &body).await
+        }
+    });
+    let answers = futures::future::join_all(creations).await;
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.code != 201).collect();
+    assert_eq!(refused.len(), 10);
+    for answer in refused {
+        let message = answer.json()["message"].as_str().unwrap().to_owned();
+        let expected = "is forbidden: exceeded quota: q, requested: pods=1, used: pods=3, limited: pods=3";
+        assert!(answer.code == 403 && message.ends_with(expected), "{message}");
+    }
+    let full = json!({"count/configmaps": "0", "pods": "3", "services.nodeports": "0"});
+    used(&cluster, "q", full).await;
+    cluster.ok("DELETE /api/v1/namespaces/default/pods/first", Value::Null).await;
+    used(&cluster, "q", json!({"count/configmaps": "0", "pods": "2", "services.nodeports": "0"})).await;
+    let map = crate::harness::config_map("one");
+    let dry = "POST /api/v1/namespaces/default/configmaps?dryRun=All";
+    cluster.ok(dry, map.clone()).await;
+    cluster.create("configmaps", "default", map.clone()).await;
+    let (code, message) = cluster.refused(dry, crate::harness::config_map("two")).await;
+    assert_eq!(
+        (code, message.contains("used: count/configmaps=1, limited: count/configmaps=1")),
+        (403, true),
+        "{message}"
+    );
+    let service = |ty: &str| json!({"metadata": {"name": "s"}, "spec": {"type": ty, "ports": [{"port": 80}]}});
+    cluster.create("services", "default", service("ClusterIP")).await;
+    let (code, message) =
+        cluster.refused("PATCH /api/v1/namespaces/default/services/s", json!({"spec": {"type": "NodePort"}})).await;
+    assert_eq!((code, message.contains("requested: services.nodeports=1")), (403, true), "{message}");
+}
+
+#[tokio::test]
+async fn a_charge_for_nothing_is_taken_back() {
+    let cluster = Cluster::new().await;
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"count/configmaps": "5"}}});
+    cluster.create("resourcequotas", "default", quota).await;
+    cluster.create("configmaps", "default", crate::harness::config_map("one")).await;
+    for _ in 0..3 {
+        let again = crate::harness::config_map("one");
+        assert_eq!(cluster.refused("POST /api/v1/namespaces/default/configmaps", again).await.0, 409);
+    }
+    used(&cluster, "q", json!({"count/configmaps": "1"})).await;
+    let stricter = json!({"spec": {"hard": {"count/configmaps": "1", "secrets": "2"}}});
+    cluster.ok("PATCH /api/v1/namespaces/default/resourcequotas/q", stricter).await;
+    let two = crate::harness::config_map("two");
+    let (code, message) = cluster.refused("POST /api/v1/namespaces/default/configmaps", two).await;
+    let expected =
+        "exceeded quota: q, requested: count/configmaps=1, used: count/configmaps=1, limited: count/configmaps=1";
+    assert_eq!((code, message.contains(expected)), (403, true), "{message}");
+    used(&cluster, "q", json!({"count/configmaps": "1", "secrets": "0"})).await;
+}

@@ -167,9 +167,6 @@ async fn what_is_not_carried_out_is_refused_by_name() {
         let (_, message) = cluster.refused(&line, body).await;
         assert!(message.contains(part), "{line}: {message}");
     }
-    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "1"}}}).to_string();
-    let answer = cluster.ask("POST /api/v1/namespaces/default/resourcequotas", &[], &quota).await;
-    assert!(answer.headers["warning"].to_str().unwrap().contains("not enforced"), "{answer:?}");
 }
 
 #[tokio::test]

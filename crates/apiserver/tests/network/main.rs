@@ -1,6 +1,7 @@
 //! The network door with real clients: TLS, kubectl, WebSocket and SPDY streams against a fake node agent.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod admission;
 mod client;
 mod commands;
 mod customs;
