@@ -107,6 +107,7 @@ async fn carry_out(
 }
 
 pub(crate) async fn collection(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
+    crate::options::check_list(&context.query)?;
     let options = options(context, body)?;
     let selection = Selection::parse(context.kind, &context.query)?;
     let prefix = codec::prefix(context.stored, context.namespace());

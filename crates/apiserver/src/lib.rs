@@ -33,6 +33,7 @@ mod kubelets;
 mod listen;
 mod metrics;
 mod negotiate;
+mod options;
 mod ownership;
 mod pipeline;
 mod pki;

@@ -28,9 +28,9 @@ impl Query {
         self.0.iter().any(|(key, _)| key == name)
     }
 
-    /// A boolean as Kubernetes reads them: present and not `false` or `0`.
+    /// A boolean as Kubernetes reads them: present and not `false` (in any case) or `0`.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.all(name).next().is_some_and(|value| !matches!(value, "false" | "0" | "False" | "FALSE" | "f" | "F"))
+        self.all(name).next().is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
     /// A number.

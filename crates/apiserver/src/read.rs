@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use isopod_schema::{Kind, Reason, Status, protobuf};
+use isopod_schema::{Kind, Status, protobuf};
 use isopod_store::{Entry, ListError, ListQuery};
 use serde_json::{Value, json};
 
 use crate::body::{Body, Joiner};
 use crate::context::Context;
 use crate::negotiate::{self, Output};
-use crate::query::Query;
+use crate::options::{self, Page, State};
 use crate::respond::{self, Response};
 use crate::selection::Selection;
 use crate::server::ApiServer;
@@ -23,21 +21,11 @@ use crate::{codec, convert};
 const FUTURE_WAIT: Duration = Duration::from_secs(3);
 
 pub(crate) async fn get(context: &Context<'_>) -> Result<Response, Status> {
-    if let Some(revision) = revision(&context.query)? {
+    if let Some(revision) = options::revision(&context.query)? {
         reach(&context.server, revision).await?;
     }
     let entry = context.entry(&context.info.name)?;
     respond::entry(&context.server, context.kind, &entry, &context.shape)
-}
-
-/// The `resourceVersion` parameter; 0 and absent are the same to callers of this.
-///
-/// # Errors
-/// 400 when it is no number.
-pub(crate) fn revision(query: &Query) -> Result<Option<u64>, Status> {
-    let Some(text) = query.get("resourceVersion") else { return Ok(None) };
-    let parsed = text.parse::<u64>().map(|revision| Some(revision).filter(|revision| *revision > 0));
-    parsed.map_err(|_| Status::bad_request(format!("invalid resource version {text:?}")))
 }
 
 /// Waits until the store has reached a revision.
@@ -47,83 +35,6 @@ pub(crate) fn revision(query: &Query) -> Result<Option<u64>, Status> {
 pub(crate) async fn reach(server: &ApiServer, revision: u64) -> Result<(), Status> {
     let reached = tokio::time::timeout(FUTURE_WAIT, server.store.reached(revision)).await;
     reached.map_err(|_| Status::version_too_large(revision, server.store.revision()))
-}
-
-/// Which state a list is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Now,
-    NotOlderThan(u64),
-    Exactly(u64),
-}
-
-/// Where a list begins and how long it may be.
-#[derive(Debug)]
-struct Page {
-    state: State,
-    limit: usize,
-    /// Key after the prefix.
-    start: String,
-}
-
-fn invalid(text: &str) -> Status {
-    Status::new(Reason::Invalid, format!("ListOptions.meta.k8s.io \"\" is invalid: {text}"))
-}
-
-impl Page {
-    fn parse(query: &Query) -> Result<Self, Status> {
-        if query.has("sendInitialEvents") {
-            return Err(invalid("sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"));
-        }
-        let limit = query.number::<i64>("limit")?.unwrap_or(0);
-        let limit = usize::try_from(limit).unwrap_or(0);
-        let continues = query.get("continue");
-        let given = query.get("resourceVersion");
-        let asked = revision(query)?;
-        let forbidden = |why: &str| {
-            Err(invalid(&format!("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden {why}")))
-        };
-        let state = match (query.get("resourceVersionMatch"), given) {
-            (Some(_), _) if continues.is_some() => return forbidden("when continue is provided"),
-            (Some(_), None) => return forbidden("unless resourceVersion is provided"),
-            (Some("Exact"), Some("0")) => {
-                return Err(invalid(
-                    "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-                ));
-            }
-            (Some("Exact"), _) => asked.map_or(State::Now, State::Exactly),
-            (Some("NotOlderThan"), _) => asked.map_or(State::Now, State::NotOlderThan),
-            (Some(other), _) => {
-                let supported = "supported values: \"Exact\", \"NotOlderThan\"";
-                return Err(invalid(&format!("resourceVersionMatch: Unsupported value: {other:?}: {supported}")));
-            }
-            (None, Some(given)) if continues.is_some() && given != "0" => {
-                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
-            }
-            // Without a match rule a limit turns "at least this" into "exactly this", so that pages agree.
-            (None, _) if limit > 0 => asked.map_or(State::Now, State::Exactly),
-            (None, _) => asked.map_or(State::Now, State::NotOlderThan),
-        };
-        let page = Self { state, limit, start: String::new() };
-        continues.map_or(Ok(page), |token| Self::following(token, limit))
-    }
-
-    fn following(token: &str, limit: usize) -> Result<Self, Status> {
-        let bad = || Status::bad_request("continue key is not valid");
-        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| bad())?;
-        let token: Value = serde_json::from_slice(&bytes).map_err(|_| bad())?;
-        let start = token["start"].as_str().filter(|start| !start.is_empty()).ok_or_else(bad)?;
-        if token["v"] != "meta.k8s.io/v1" || start.split('/').any(|part| matches!(part, "." | "..")) {
-            return Err(bad());
-        }
-        let revision = token["rv"].as_i64().ok_or_else(bad)?;
-        let state = u64::try_from(revision).map_or(State::Now, State::Exactly);
-        Ok(Self { state, limit, start: start.into() })
-    }
-}
-
-fn token(start: &str, revision: i64) -> String {
-    URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
 }
 
 /// A list's answer before it is encoded.
@@ -158,7 +69,7 @@ fn too_old(page: &Page, output: &Output) -> Response {
          deleted since may be missing or shown in their newer state.",
     );
     let mut body = status.to_value();
-    body["metadata"]["continue"] = token(&page.start, -1).into();
+    body["metadata"]["continue"] = page.inconsistent_token().into();
     respond::document(status.code, &body, output)
 }
 
@@ -195,8 +106,8 @@ fn find(context: &Context<'_>, selection: &Selection, page: &Page) -> Result<Lis
     }
     let mut metadata = json!({"resourceVersion": list.revision.to_string()});
     if let Some(last) = entries.last().filter(|_| remaining > 0) {
-        let start = format!("{}\0", last.key.strip_prefix(&base).unwrap_or_default());
-        metadata["continue"] = token(&start, i64::try_from(list.revision).unwrap_or(i64::MAX)).into();
+        let key = last.key.strip_prefix(&base).unwrap_or_default();
+        metadata["continue"] = options::token_after(key, list.revision).into();
         if all {
             metadata["remainingItemCount"] = remaining.into();
         }

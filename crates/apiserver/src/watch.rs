@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use isopod_schema::{Kind, Reason, Status, protobuf};
+use isopod_schema::{Kind, Status, protobuf};
 use isopod_store::{Entry, Event, EventKind, ListQuery, Scope, Watch, WatchError};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::customs::{self, Served, Tables};
 use crate::encoded::{self, message_of};
 use crate::negotiate::Encoding;
+use crate::options::Start;
 use crate::query::Query;
 use crate::respond::{self, Response, Shape};
 use crate::selection::Selection;
@@ -24,6 +25,8 @@ use crate::{codec, convert, read};
 
 /// A watch without `timeoutSeconds` ends after a random time between this and twice this.
 const LIFE_SECONDS: u64 = 1_800;
+/// Longer watches than this many seconds (a year) need not be told apart.
+const LIFE_SECONDS_MAX: u64 = 31_536_000;
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 /// A last bookmark comes so long before the end.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
@@ -32,39 +35,6 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// What stands around an object in an event, at most.
 const FRAME_BYTES: usize = 48;
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
-
-/// Where a watch begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Start {
-    /// The present state as ADDED, then what happens.
-    State { not_before: Option<u64>, end_mark: bool },
-    /// What happened after a revision.
-    After(u64),
-    /// What happens from now on.
-    Now,
-}
-
-fn start(query: &Query) -> Result<Start, Status> {
-    let invalid = |text: &str| Status::new(Reason::Invalid, format!("ListOptions.meta.k8s.io \"\" is invalid: {text}"));
-    let revision = read::revision(query)?;
-    let version_match = query.get("resourceVersionMatch");
-    if query.has("sendInitialEvents") {
-        if version_match != Some("NotOlderThan") {
-            let text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-            return Err(invalid(&format!("resourceVersionMatch: Forbidden: {text}")));
-        }
-        return Ok(match (query.flag("sendInitialEvents"), revision) {
-            (true, not_before) => Start::State { not_before, end_mark: true },
-            (false, Some(revision)) => Start::After(revision),
-            (false, None) => Start::Now,
-        });
-    }
-    if version_match.is_some() {
-        let text = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
-        return Err(invalid(&format!("resourceVersionMatch: Forbidden: {text}")));
-    }
-    Ok(revision.map_or(Start::State { not_before: None, end_mark: false }, Start::After))
-}
 
 /// A watch under way.
 struct Stream {
@@ -88,7 +58,7 @@ struct Stream {
 
 pub(crate) async fn answer(context: &Context<'_>) -> Result<Response, Status> {
     let selection = Selection::parse(context.kind, &context.query)?;
-    let start = start(&context.query)?;
+    let start = Start::parse(&context.query)?;
     if let Start::State { not_before: Some(revision), .. } = start {
         read::reach(&context.server, revision).await?;
     }
@@ -339,7 +309,10 @@ fn next_bookmark(ends: Instant) -> Instant {
 }
 
 fn lifetime(query: &Query) -> Result<Duration, Status> {
-    let asked = query.number::<u64>("timeoutSeconds")?.filter(|seconds| *seconds > 0);
     let random = || LIFE_SECONDS + uuid::Uuid::new_v4().as_u128() as u64 % LIFE_SECONDS;
-    Ok(Duration::from_secs(asked.unwrap_or_else(random)))
+    Ok(Duration::from_secs(match query.number::<i64>("timeoutSeconds")? {
+        None | Some(0) => random(),
+        // A time that has passed already.
+        Some(seconds) => u64::try_from(seconds).unwrap_or(0).min(LIFE_SECONDS_MAX),
+    }))
 }

@@ -177,14 +177,19 @@ impl Status {
 
     /// 422: fields are wrong.
     pub fn invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Self {
+        Self::invalid_kind(&kind.group, &kind.kind, name, errors)
+    }
+
+    /// The same of something that is no row of the table, such as `ListOptions`.
+    pub fn invalid_kind(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let text = if let [one] = texts.as_slice() { one.clone() } else { format!("[{}]", texts.join(", ")) };
-        let qualified = if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let causes = errors.iter().map(FieldError::to_cause).collect();
         let details = Details {
             name: name.into(),
-            group: kind.group.clone(),
-            kind: kind.kind.clone(),
+            group: group.into(),
+            kind: kind.into(),
             causes,
             ..Details::default()
         };

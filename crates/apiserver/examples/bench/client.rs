@@ -47,8 +47,14 @@ impl Access {
     }
 }
 
+/// What is asked for unless a measurement is about something else.
+pub const JSON: &str = "application/json";
+/// The other encoding of built-in kinds.
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
+    accept: &'static str,
 }
 
 impl Connection {
@@ -60,13 +66,18 @@ impl Connection {
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         // It ends with the server or with the sender; either way nobody waits for it.
         tokio::spawn(connection);
-        Ok(Self { sender })
+        Ok(Self { sender, accept: JSON })
+    }
+
+    /// The same, with answers in this encoding.
+    pub fn accepting(self, accept: &'static str) -> Self {
+        Self { accept, ..self }
     }
 
     pub async fn send(&mut self, method: Method, path: &str, body: String) -> Result<Response<Incoming>, Failure> {
         let media = if method == Method::PATCH { "application/apply-patch+yaml" } else { "application/json" };
         let request = Request::builder().method(method).uri(path).header("host", "127.0.0.1");
-        let request = request.header("accept", "application/json").header("content-type", media);
+        let request = request.header("accept", self.accept).header("content-type", media);
         self.sender.ready().await?;
         let response = self.sender.send_request(request.body(Full::from(body))?).await?;
         if response.status().is_success() {

@@ -38,6 +38,7 @@ fn main() -> Result<(), Failure> {
 
 /// Where the objects of the list are, and nothing else.
 const LISTED: &str = "kube-public";
+const ENCODINGS: [(&str, &str); 2] = [("JSON", client::JSON), ("protobuf", client::PROTOBUF)];
 
 struct Plan {
     directory: PathBuf,
@@ -74,13 +75,17 @@ impl Plan {
         }
         if self.has("list") {
             creates(&access, 20, 500, LISTED).await?;
-            let listed = lists(&access, self.times(40.0)).await?;
-            print("list of 10,000 ConfigMaps", &listed);
-            println!("{:<44} {:>6.1} MiB", "resident memory then", server.resident_mib()?);
+            for (encoding, accept) in ENCODINGS {
+                let listed = lists(&access, accept, self.times(40.0)).await?;
+                print(&format!("list of 10,000 ConfigMaps, {encoding}"), &listed);
+                println!("{:<44} {:>6.1} MiB", "resident memory then", server.resident_mib()?);
+            }
         }
         for (watchers, hertz) in [(100, 50.0), (1_000, 10.0)].into_iter().filter(|_| self.has("watch")) {
-            let seen = watching::fan_out(&access, watchers, hertz, self.times(hertz * 5.0)).await?;
-            print(&format!("watch: {watchers} watchers, {hertz} events/s"), &seen);
+            for (encoding, accept) in ENCODINGS {
+                let seen = watching::fan_out(&access, accept, (watchers, hertz), self.times(hertz * 5.0)).await?;
+                print(&format!("watch: {watchers} watchers, {hertz} events/s, {encoding}"), &seen);
+            }
         }
         Ok(())
     }
@@ -153,8 +158,8 @@ async fn applies(access: &Access, rounds: usize) -> Result<Figures, Failure> {
     Ok(figures.end())
 }
 
-async fn lists(access: &Access, rounds: usize) -> Result<Figures, Failure> {
-    let mut connection = Connection::open(access).await?;
+async fn lists(access: &Access, accept: &'static str, rounds: usize) -> Result<Figures, Failure> {
+    let mut connection = Connection::open(access).await?.accepting(accept);
     let mut figures = Figures::begin();
     for _ in 0..rounds {
         let begun = Instant::now();

@@ -16,9 +16,14 @@ use crate::figures::Figures;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// Every watcher has a connection of its own.
-pub async fn fan_out(access: &Access, watchers: usize, hertz: f64, events: usize) -> Result<Figures, Failure> {
+pub async fn fan_out(
+    access: &Access,
+    accept: &'static str,
+    (watchers, hertz): (usize, f64),
+    events: usize,
+) -> Result<Figures, Failure> {
     let mut writer = Connection::open(access).await?;
-    let name = format!("watched-by-{watchers}");
+    let name = format!("watched-by-{watchers}-{}", accept.len());
     let body = json!({"metadata": {"name": name}, "data": {"sent": ""}});
     writer.post(MAPS, body.to_string()).await?;
     let (results, mut seen) = mpsc::channel(1_024);
@@ -26,8 +31,8 @@ pub async fn fan_out(access: &Access, watchers: usize, hertz: f64, events: usize
     let epoch = Instant::now();
     let mut tasks = JoinSet::new();
     for _ in 0..watchers {
-        let (access, name, results) = (access.clone(), name.clone(), results.clone());
-        tasks.spawn(watch(access, name, Arc::clone(&ready), epoch, results));
+        let (watcher, name, results) = ((access.clone(), accept), name.clone(), results.clone());
+        tasks.spawn(watch(watcher, name, Arc::clone(&ready), epoch, results));
     }
     drop(results);
     ready.wait().await;
@@ -54,13 +59,13 @@ pub async fn fan_out(access: &Access, watchers: usize, hertz: f64, events: usize
 }
 
 async fn watch(
-    access: Access,
+    (access, accept): (Access, &'static str),
     name: String,
     ready: Arc<Barrier>,
     epoch: Instant,
     results: mpsc::Sender<Duration>,
 ) -> Result<(), Failure> {
-    let mut connection = Connection::open(&access).await?;
+    let mut connection = Connection::open(&access).await?.accepting(accept);
     let path = format!("{MAPS}?watch=true&fieldSelector=metadata.name%3D{name}");
     let mut body = connection.send(Method::GET, &path, String::new()).await?.into_body();
     // The state at the beginning.
@@ -79,8 +84,14 @@ async fn watch(
 
 /// The time in the event; read without parsing, so that the client does not become what is measured.
 fn sent_at(event: &[u8]) -> Option<Duration> {
-    const MARK: &[u8] = br#""sent":""#;
-    let at = event.windows(MARK.len()).rposition(|window| window == MARK)? + MARK.len();
-    let digits = event[at..].split(|byte| *byte == b'"').next()?;
+    const IN_JSON: &[u8] = br#""sent":""#;
+    // Key of a map's entry, key of its value; one byte of length follows.
+    const IN_PROTOBUF: &[u8] = b"sent\x12";
+    let after = |mark: &[u8], more: usize| {
+        let at = event.windows(mark.len()).rposition(|window| window == mark)? + mark.len() + more;
+        event.get(at..)
+    };
+    let rest = after(IN_JSON, 0).or_else(|| after(IN_PROTOBUF, 1))?;
+    let digits = rest.split(|byte| !byte.is_ascii_digit()).next()?;
     std::str::from_utf8(digits).ok()?.parse().ok().map(Duration::from_micros)
 }

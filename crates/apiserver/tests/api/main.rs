@@ -7,6 +7,7 @@ mod applying;
 mod customs;
 mod deletion;
 mod harness;
+mod listing;
 mod metrics;
 mod protobuf;
 mod reading;

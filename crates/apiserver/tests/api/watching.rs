@@ -12,23 +12,23 @@ use crate::harness::{Cluster, config_map, pod};
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// A watch under way, read line by line.
-struct Watch {
+pub struct Watch {
     body: Body,
     buffer: BytesMut,
 }
 
 impl Watch {
-    async fn open(cluster: &Cluster, url: &str, accept: &str) -> Self {
+    pub async fn open(cluster: &Cluster, url: &str, accept: &str) -> Self {
         let response = cluster.open(&format!("GET {url}"), &[("accept", accept)], "").await;
         assert_eq!(response.status(), 200, "{url}");
         Self { body: response.into_body(), buffer: BytesMut::new() }
     }
 
-    async fn start(cluster: &Cluster, url: &str) -> Self {
+    pub async fn start(cluster: &Cluster, url: &str) -> Self {
         Self::open(cluster, url, "application/json").await
     }
 
-    async fn next(&mut self) -> Option<Value> {
+    pub async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 return Some(serde_json::from_slice(&self.buffer.split_to(end + 1)).unwrap());
@@ -39,7 +39,7 @@ impl Watch {
     }
 
     /// `TYPE name` of the next event.
-    async fn line(&mut self) -> String {
+    pub async fn line(&mut self) -> String {
         let event = self.next().await.expect("the watch goes on");
         let name = event["object"]["metadata"]["name"].as_str().unwrap_or("-").to_owned();
         format!("{} {name}", event["type"].as_str().unwrap())
