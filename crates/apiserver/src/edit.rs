@@ -117,9 +117,9 @@ impl PatchBody {
             || decode::untyped(decode::Format::Json, body).map_err(|error| Status::bad_request(error.to_string()));
         match media {
             "application/json-patch+json" => document().map(Self::Json),
-            "application/merge-patch+json" => document().map(Self::Merge),
+            "application/merge-patch+json" => document().and_then(changes).map(Self::Merge),
             "application/strategic-merge-patch+json" if context.kind.custom.is_none() => {
-                document().map(Self::Strategic)
+                document().and_then(changes).map(Self::Strategic)
             }
             _ => Err(Status::unsupported_media_type(&[
                 "application/json-patch+json",
@@ -148,6 +148,21 @@ impl PatchBody {
             PatchError::Failed(_) => Status::new(isopod_schema::Reason::Invalid, error.to_string()),
         })
     }
+}
+
+/// A patch that says what changes says it in an object.
+fn changes(document: Value) -> Result<Value, Status> {
+    let found = match &document {
+        Value::Object(_) => return Ok(document),
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+    };
+    let text =
+        format!("error decoding patch: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+    Err(Status::bad_request(text))
 }
 
 /// Changes the named object: `change` makes the wanted object (stored form) of the current one and may be called

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use isopod_apiserver::{ApiServer, Body, Clock, Config, InProcess, OpenError, UserInfo};
+use isopod_store::Limits;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tower::Service;
@@ -39,21 +40,26 @@ const BEGIN: i64 = 1_767_225_600;
 
 impl Cluster {
     pub async fn new() -> Self {
-        let cluster = Self::open_in(None).await;
+        Self::with_limits(Limits::default()).await
+    }
+
+    /// With a store that gives up earlier.
+    pub async fn with_limits(limits: Limits) -> Self {
+        let cluster = Self::open_in(None, limits).await;
         cluster.create("serviceaccounts", "default", json!({"metadata": {"name": "default"}})).await;
         cluster
     }
 
     /// Over what an earlier server left in a directory. That one may still be closing.
     pub async fn in_directory(directory: &std::path::Path) -> Self {
-        Self::open_in(Some(directory.to_owned())).await
+        Self::open_in(Some(directory.to_owned()), Limits::default()).await
     }
 
-    async fn open_in(state_directory: Option<std::path::PathBuf>) -> Self {
+    async fn open_in(state_directory: Option<std::path::PathBuf>, store_limits: Limits) -> Self {
         let seconds = Arc::new(AtomicI64::new(BEGIN));
         let clock = Arc::clone(&seconds);
         let clock = Clock::new(move || Timestamp::from_second(clock.load(Ordering::SeqCst)).unwrap());
-        let config = Config { clock, state_directory, ..Config::default() };
+        let config = Config { clock, state_directory, store_limits, ..Config::default() };
         let opened = async {
             loop {
                 match ApiServer::open(config.clone()).await {

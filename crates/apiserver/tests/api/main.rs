@@ -4,6 +4,7 @@
 mod access;
 mod admission;
 mod applying;
+mod bad_input;
 mod customs;
 mod deletion;
 mod harness;

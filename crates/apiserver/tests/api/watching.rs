@@ -155,6 +155,37 @@ async fn an_old_version_is_answered_with_one_error() {
     assert_eq!(watch.next().await, None);
 }
 
+#[tokio::test]
+async fn a_slow_reader_is_ended_and_nobody_else() {
+    const QUEUE: usize = 64;
+    let limits = isopod_store::Limits { watch_queue: QUEUE, ..isopod_store::Limits::default() };
+    let cluster = Cluster::with_limits(limits).await;
+    cluster.create("configmaps", "default", config_map("x")).await;
+    let url = format!("{CONFIG_MAPS}?watch=1");
+    let mut slow = Watch::start(&cluster, &url).await;
+    let mut quick = Watch::start(&cluster, &url).await;
+    assert_eq!([slow.line().await, quick.line().await], ["ADDED x", "ADDED x"]);
+    // The server's own watches begin when it is idle.
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let before = cluster.server.store_stats().watchers;
+    for round in 0..3 * QUEUE {
+        cluster.ok(&format!("PATCH {CONFIG_MAPS}/x"), json!({"data": {"round": round.to_string()}})).await;
+        assert_eq!(quick.next().await.unwrap()["object"]["data"]["round"], round.to_string());
+    }
+    assert_eq!(cluster.server.store_stats().watchers, before - 1, "nothing more is kept for who does not read");
+    // It is given what waited for it, then ends; with the last version it sees the rest without a gap.
+    let (mut last, mut seen) = (Value::Null, 0);
+    while let Some(event) = slow.next().await {
+        assert_eq!(event["object"]["data"]["round"], seen.to_string());
+        (last, seen) = (event["object"].clone(), seen + 1);
+    }
+    assert_eq!(seen, QUEUE);
+    let mut again = Watch::start(&cluster, &format!("{url}&resourceVersion={}", version(&last))).await;
+    for round in QUEUE..3 * QUEUE {
+        assert_eq!(again.next().await.unwrap()["object"]["data"]["round"], round.to_string());
+    }
+}
+
 fn uuid() -> String {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos().to_string()
 }
