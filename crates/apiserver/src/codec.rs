@@ -88,6 +88,9 @@ pub(crate) fn prefix(kind: &Kind, namespace: &str) -> String {
     }
 }
 
+/// An encoding of an entry, as the kind that was asked for last shows it.
+pub(crate) type Slot = Mutex<Option<(Arc<Kind>, Bytes)>>;
+
 /// What is computed from an entry once and kept with it.
 #[derive(Default)]
 pub(crate) struct Derived {
@@ -97,10 +100,10 @@ pub(crate) struct Derived {
     pub(crate) terminating: OnceLock<bool>,
     /// The whole object, of kinds that admission looks at.
     object: OnceLock<Option<Arc<Value>>>,
-    /// Of a custom object: as the kind that was asked for last shows it.
-    pub(crate) served: Mutex<Option<(Arc<Kind>, Bytes)>>,
-    /// The message in protobuf, as the kind that was asked for last shows it.
-    pub(crate) message: Mutex<Option<(Arc<Kind>, Bytes)>>,
+    /// In JSON, where that is not what is stored.
+    pub(crate) served: Slot,
+    /// In protobuf.
+    pub(crate) message: Slot,
 }
 
 pub(crate) fn derived(entry: &Entry) -> Arc<Derived> {

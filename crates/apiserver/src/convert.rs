@@ -2,14 +2,10 @@
 //! `autoscaling/v1 HorizontalPodAutoscaler` as `autoscaling/v2`. Also versions of custom kinds. Pure; everything else is
 //! stored as it is served.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use isopod_schema::{Kind, Status, Table, decode, defaults};
-use isopod_store::Entry;
+use isopod_schema::{Kind, Table, decode, defaults};
 use serde_json::{Map, Value, json};
-
-use crate::codec;
 
 /// Field of `events.k8s.io/v1`, field of `v1`.
 const EVENT_FIELDS: [(&str, &str); 7] = [
@@ -51,34 +47,6 @@ pub(crate) fn stored_kind(kind: &Arc<Kind>) -> &Arc<Kind> {
         Some(Pair::Autoscalers) => Table::builtin().resource("autoscaling", "v2", "horizontalpodautoscalers"),
     };
     stored.unwrap_or(kind)
-}
-
-/// The bytes of an entry as they are served. For custom kinds they are made once and shared by all readers, and are the
-/// stored ones when nothing differs.
-///
-/// # Errors
-/// 500 when the store holds something that does not parse.
-pub(crate) fn served_bytes(kind: &Arc<Kind>, entry: &Entry) -> Result<Bytes, Status> {
-    let made = || {
-        let made = serde_json::to_vec(&from_stored(kind, codec::decode(&entry.value)?)).map_err(Status::internal)?;
-        Ok(if made == *entry.value { entry.value.clone() } else { Bytes::from(made) })
-    };
-    if !is_needed(kind) {
-        return Ok(entry.value.clone());
-    }
-    if kind.custom.is_none() {
-        return made();
-    }
-    let derived = codec::derived(entry);
-    let mut known = derived.served.lock().unwrap_or_else(PoisonError::into_inner);
-    match &*known {
-        Some((of, bytes)) if Arc::ptr_eq(of, kind) => Ok(bytes.clone()),
-        _ => {
-            let bytes = made()?;
-            *known = Some((Arc::clone(kind), bytes.clone()));
-            Ok(bytes)
-        }
-    }
 }
 
 /// From the stored form to the served one.

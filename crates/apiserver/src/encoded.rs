@@ -1,5 +1,6 @@
-//! Objects in protobuf: encoded when somebody first wants them so, then shared by every get, list and watch. What is kept is
-//! bounded; the oldest goes first and is made again when it is wanted again. JSON needs none of this: it is what is stored.
+//! Objects in a form that is not the stored one: in protobuf, or in JSON of a kind that is converted. Encoded when somebody
+//! first wants them so, then shared by every get, list and watch. What is kept is bounded; the oldest goes first and is made
+//! again when it is wanted again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -8,10 +9,10 @@ use bytes::Bytes;
 use isopod_schema::{Kind, Status, protobuf};
 use isopod_store::Entry;
 
-use crate::codec::{self, Derived};
+use crate::codec::{self, Derived, Slot};
 use crate::convert;
 
-/// The messages that are kept, oldest first.
+/// The encodings that are kept, oldest first.
 pub(crate) struct Encoded {
     kept: Mutex<Kept>,
     limit_bytes: usize,
@@ -19,51 +20,89 @@ pub(crate) struct Encoded {
 
 #[derive(Default)]
 struct Kept {
-    order: VecDeque<(Weak<Derived>, usize)>,
+    order: VecDeque<(Weak<Derived>, Which, usize)>,
     bytes: usize,
 }
+
+/// Where an encoding is kept.
+type Which = fn(&Derived) -> &Slot;
 
 impl Encoded {
     pub(crate) fn new(limit_bytes: usize) -> Self {
         Self { kept: Mutex::default(), limit_bytes }
     }
 
-    /// The message of an entry as this kind shows it, without an envelope.
+    /// The message of an entry in protobuf as this kind shows it, without an envelope.
     ///
     /// # Errors
     /// 500 when the store holds something that is not an object of the kind.
     pub(crate) fn message(&self, kind: &Arc<Kind>, entry: &Entry) -> Result<Bytes, Status> {
+        self.shared(kind, entry, |derived| &derived.message, || message_of(kind, &entry.value))
+    }
+
+    /// The bytes of an entry in JSON as this kind shows it; most kinds show what is stored.
+    ///
+    /// # Errors
+    /// 500 when the store holds something that does not parse.
+    pub(crate) fn json(&self, kind: &Arc<Kind>, entry: &Entry) -> Result<Bytes, Status> {
+        if !convert::is_needed(kind) {
+            return Ok(entry.value.clone());
+        }
+        self.shared(
+            kind,
+            entry,
+            |derived| &derived.served,
+            || {
+                let object = convert::from_stored(kind, codec::decode(&entry.value)?);
+                let made = serde_json::to_vec(&object).map_err(Status::internal)?;
+                Ok(if made == *entry.value { entry.value.clone() } else { Bytes::from(made) })
+            },
+        )
+    }
+
+    fn shared(
+        &self,
+        kind: &Arc<Kind>,
+        entry: &Entry,
+        which: Which,
+        make: impl FnOnce() -> Result<Bytes, Status>,
+    ) -> Result<Bytes, Status> {
         let derived = codec::derived(entry);
         let made = {
             // Others who want it wait here instead of making it as well.
-            let mut known = derived.message.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = which(&derived).lock().unwrap_or_else(PoisonError::into_inner);
             match &*known {
                 Some((of, bytes)) if Arc::ptr_eq(of, kind) => return Ok(bytes.clone()),
                 _ => {
-                    let bytes = message_of(kind, &entry.value)?;
+                    let bytes = make()?;
                     *known = Some((Arc::clone(kind), bytes.clone()));
                     bytes
                 }
             }
         };
-        self.keep(&derived, made.len());
+        // The stored bytes themselves cost nothing more.
+        if made.as_ptr() != entry.value.as_ptr() {
+            self.keep(&derived, which, made.len());
+        }
         Ok(made)
     }
 
-    fn keep(&self, derived: &Arc<Derived>, bytes: usize) {
+    fn keep(&self, derived: &Arc<Derived>, which: Which, bytes: usize) {
         let mut dropped = Vec::new();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.bytes += bytes;
-        kept.order.push_back((Arc::downgrade(derived), bytes));
+        kept.order.push_back((Arc::downgrade(derived), which, bytes));
         while kept.bytes > self.limit_bytes
-            && let Some((oldest, bytes)) = kept.order.pop_front()
+            && let Some((oldest, which, bytes)) = kept.order.pop_front()
         {
             kept.bytes -= bytes;
-            dropped.push(oldest);
+            dropped.push((oldest, which));
         }
         drop(kept);
-        for derived in dropped.iter().filter_map(Weak::upgrade) {
-            derived.message.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for (derived, which) in dropped {
+            if let Some(derived) = derived.upgrade() {
+                which(&derived).lock().unwrap_or_else(PoisonError::into_inner).take();
+            }
         }
     }
 }
@@ -110,6 +149,13 @@ mod tests {
         let is_kept = |entry: &Entry| codec::derived(entry).message.lock().unwrap().is_some();
         assert_eq!(entries.iter().map(|entry| is_kept(entry)).collect::<Vec<_>>(), [false, true, true]);
         assert_eq!(encoded.message(kind, &entries[0]).unwrap(), first);
+        assert!(encoded.kept.lock().unwrap().bytes <= 2_500);
+        // In JSON the kind shows what is stored; another would share the same bound.
+        assert_eq!(encoded.json(kind, &entries[1]).unwrap().as_ptr(), entries[1].value.as_ptr());
+        let other = Table::builtin().resource("events.k8s.io", "v1", "events").unwrap();
+        let shown = encoded.json(other, &entries[1]).unwrap();
+        assert_eq!(encoded.json(other, &entries[1]).unwrap().as_ptr(), shown.as_ptr());
+        assert_eq!(codec::decode(&shown).unwrap()["apiVersion"], "events.k8s.io/v1");
         assert!(encoded.kept.lock().unwrap().bytes <= 2_500);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use isopod_schema::{Kind, Status, protobuf};
+use isopod_schema::{Status, protobuf};
 use isopod_store::{Entry, ListError, ListQuery};
 use serde_json::{Value, json};
 
@@ -123,7 +123,7 @@ fn encode(context: &Context<'_>, listed: Listed) -> Result<Response, Status> {
     if context.shape.output.is_plain() {
         let head = json!({"kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": listed.metadata})
             .to_string();
-        return join(&head, kind, &listed.entries).map(respond::json_body);
+        return join(&head, context, &listed.entries).map(respond::json_body);
     }
     let items: Vec<Value> = listed
         .entries
@@ -134,7 +134,7 @@ fn encode(context: &Context<'_>, listed: Listed) -> Result<Response, Status> {
 }
 
 /// The bytes of all entries between the head of a list and its end.
-fn join(head: &str, kind: &Arc<Kind>, entries: &[Arc<Entry>]) -> Result<Body, Status> {
+fn join(head: &str, context: &Context<'_>, entries: &[Arc<Entry>]) -> Result<Body, Status> {
     let mut body = Joiner::new();
     body.push(head.strip_suffix('}').unwrap_or(head).as_bytes());
     body.push(b",\"items\":[");
@@ -142,7 +142,7 @@ fn join(head: &str, kind: &Arc<Kind>, entries: &[Arc<Entry>]) -> Result<Body, St
         if number > 0 {
             body.push(b",");
         }
-        body.push(&convert::served_bytes(kind, entry)?);
+        body.push(&context.server.encoded.json(context.kind, entry)?);
     }
     body.push(b"]}\n");
     Ok(body.finish())

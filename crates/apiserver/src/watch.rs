@@ -243,14 +243,18 @@ impl Stream {
     }
 
     fn push(&mut self, chunk: &mut BytesMut, event: &str, entry: &Entry) {
-        let output = self.shape.output;
-        if output.is_message() {
-            let message = self.server.upgrade().map(|server| server.encoded.message(&self.kind, entry));
-            return self.push_message(chunk, event, message.unwrap_or_else(|| message_of(&self.kind, &entry.value)));
-        }
-        match output.is_plain().then(|| convert::served_bytes(&self.kind, entry)) {
-            Some(Ok(bytes)) => put_json(chunk, event, &bytes),
-            _ => self.push_shaped(chunk, event, &entry.value),
+        let (output, server) = (self.shape.output, self.server.upgrade());
+        let shared = server.as_ref().map(|server| &server.encoded);
+        match shared {
+            Some(encoded) if output.is_message() => {
+                let message = encoded.message(&self.kind, entry);
+                self.push_message(chunk, event, message);
+            }
+            Some(encoded) if output.is_plain() => match encoded.json(&self.kind, entry) {
+                Ok(bytes) => put_json(chunk, event, &bytes),
+                Err(status) => put_document(chunk, Encoding::Json, "ERROR", &status.to_value()),
+            },
+            _ => self.push_stored(chunk, event, &entry.value),
         }
     }
 
