@@ -7,6 +7,7 @@ mod commands;
 mod customs;
 mod kubectl;
 mod node;
+mod protobuf;
 mod rollouts;
 mod serving;
 mod site;
