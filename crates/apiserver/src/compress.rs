@@ -1,4 +1,4 @@
-//! Large JSON answers, compressed for clients that ask for it (facts, section 1.6). One chunk at a time as the client
+//! Large answers about objects, compressed for clients that ask for it (facts, section 1.6). One chunk at a time as the client
 //! takes them, so that a long list neither blocks others nor is held twice.
 
 use std::io::Write;
@@ -10,6 +10,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TY
 use http::{HeaderMap, HeaderValue, Method, Request};
 
 use crate::body::Body;
+use crate::negotiate::MEDIA_TYPES;
 use crate::respond::Response;
 
 /// Smaller answers are sent as they are; upstream's bound.
@@ -29,10 +30,12 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The same answer compressed, if it is JSON, known whole, and large.
+/// The same answer compressed, if it is about objects, known whole, and large.
 pub(crate) fn apply(response: Response) -> Response {
-    let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|media| media == "application/json");
-    if !is_json || response.body().known_bytes().is_none_or(|bytes| bytes < LEAST_BYTES) {
+    let media = response.headers().get(CONTENT_TYPE);
+    if !media.is_some_and(|media| MEDIA_TYPES.iter().any(|known| media == known))
+        || response.body().known_bytes().is_none_or(|bytes| bytes < LEAST_BYTES)
+    {
         return response;
     }
     let (mut parts, body) = response.into_parts();

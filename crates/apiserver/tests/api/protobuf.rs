@@ -268,3 +268,23 @@ async fn kinds_without_messages_are_answered_in_what_comes_next() {
     let (code, _, bytes) = cluster.bytes(&format!("POST {profiles}"), &headers, body).await;
     assert_eq!(code, 415, "{bytes:?}");
 }
+
+#[tokio::test]
+async fn large_lists_are_compressed_as_in_json() {
+    use std::io::Read;
+    let cluster = Cluster::new().await;
+    for number in 0..4 {
+        let mut map = config_map(&format!("map-{number}"));
+        map["data"]["file"] = "a line of a file\n".repeat(3_000).into();
+        cluster.create("configmaps", "default", map).await;
+    }
+    let line = format!("GET {CONFIG_MAPS}");
+    let (_, _, plain) = cluster.bytes(&line, &[("accept", PROTOBUF)], Vec::new()).await;
+    let headers = [("accept", PROTOBUF), ("accept-encoding", "gzip")];
+    let (_, media, compressed) = cluster.bytes(&line, &headers, Vec::new()).await;
+    assert_eq!(media, PROTOBUF);
+    assert!(plain.len() > 150_000 && compressed.len() < plain.len() / 4, "{} {}", plain.len(), compressed.len());
+    let mut found = Vec::new();
+    flate2::read::GzDecoder::new(&compressed[..]).read_to_end(&mut found).unwrap();
+    assert!(found == plain);
+}
