@@ -194,6 +194,46 @@ fn a_killed_microvm_is_seen_and_the_restart_policy_acts() {
 }
 
 #[test]
+fn probes_and_hooks_do_what_they_say() {
+    let Some(cluster) = Cluster::create("e2e-probes") else { return };
+    let alive = "test -f /shared/alive";
+    let web = serde_json::json!({
+        "name": "web", "image": "nginx", "ports": [{"name": "http", "containerPort": 80}],
+        "volumeMounts": [{"name": "shared", "mountPath": "/shared"}],
+        "startupProbe": {"tcpSocket": {"port": 80}, "periodSeconds": 1, "failureThreshold": 30},
+        "livenessProbe": {"exec": {"command": ["sh", "-c", alive]}, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 5},
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 1, "failureThreshold": 1},
+        "lifecycle": {
+            "postStart": {"exec": {"command": ["sh", "-c", "touch /shared/alive; echo $$ >> /shared/starts"]}},
+            "preStop": {"exec": {"command": ["sh", "-c", "echo stopping >> /shared/stops"]}},
+        },
+    });
+    let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probed"},
+        "spec": {"terminationGracePeriodSeconds": 5, "volumes": [{"name": "shared", "emptyDir": {}}], "containers": [web]}});
+    cluster.apply(&pod.to_string());
+    let status = |field: &str| format!("{{.status.containerStatuses[0].{field}}}");
+    cluster.wait_for("pod/probed", &status("started"), "true");
+    assert_eq!(cluster.kubectl(&["get", "pod/probed", "-o", &format!("jsonpath={}", status("ready"))]), "false");
+    let run = |script: &str| cluster.kubectl(&["exec", "probed", "--", "sh", "-c", script]);
+    run("echo yes > /usr/share/nginx/html/ready");
+    cluster.wait_for("pod/probed", &status("ready"), "true");
+    run("rm /usr/share/nginx/html/ready");
+    cluster.wait_for("pod/probed", &status("ready"), "false");
+    run("rm /shared/alive");
+    cluster.wait_for("pod/probed", &status("restartCount"), "1");
+    cluster.wait_for("pod/probed", &status("started"), "true");
+    assert_eq!(run("wc -l < /shared/starts; cat /shared/stops").trim(), "2\nstopping");
+    let events = cluster.kubectl(&["get", "events"]);
+    for part in [
+        "Readiness probe failed: HTTP probe failed with statuscode: 404",
+        "Liveness probe failed: command exited with 1",
+        "Container web failed liveness probe, will be restarted",
+    ] {
+        assert!(events.contains(part), "{part}: {events}");
+    }
+}
+
+#[test]
 fn what_cannot_run_says_why() {
     let Some(cluster) = Cluster::create("e2e-bad") else { return };
     let pod = |name: &str, container: serde_json::Value| {

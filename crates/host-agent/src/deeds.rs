@@ -8,7 +8,7 @@ use futures::StreamExt;
 use futures::future::join_all;
 use isopod_guest_api as api;
 use isopod_planner::environment::{Place, process};
-use isopod_planner::pod::{Action, Fact, Observed, Run, Signal};
+use isopod_planner::pod::{Action, Fact, Observed, ProbeKind, Run, Signal};
 use isopod_planner::sizing::{FREE_STORAGE_GIB, need};
 use isopod_planner::{Reason, volumes};
 use isopod_types::Quantity;
@@ -23,6 +23,7 @@ use crate::drivers::{LocalImage, Machine, MachineRequest, PullRequest};
 use crate::guest::GuestError;
 use crate::logs::Record;
 use crate::node::{self, NodeState};
+use crate::probes;
 
 /// Bytes of fresh randomness for a guest.
 const ENTROPY_BYTES: usize = 64;
@@ -39,7 +40,10 @@ pub(crate) fn begin(deed: Deed, action: Action) {
             Action::PullImage { image } => pull(&deed, image).await,
             Action::Configure => configure(&deed).await,
             Action::StartContainer { container, attempt } => start_container(&deed, &container, attempt).await,
-            Action::Signal { container, signal } => send_signal(&deed, &container, signal).await,
+            Action::Signal { container, signal, failed_probe } => {
+                send_signal(&deed, &container, signal, failed_probe).await;
+            }
+            Action::Probe { container, attempt, kind, .. } => probes::probe(&deed, &container, attempt, kind).await,
             Action::DeleteObject => {}
         }
     });
@@ -343,8 +347,12 @@ async fn start_container(deed: &Deed, name: &str, attempt: u32) {
         Ok(answer) => {
             let started_at = timestamp(answer.started_unix_nanos);
             took(deed, "container started", begun);
-            deed.fact(Fact::Started { container: name.into(), started_at }).await;
             pump_logs(deed, machine, &id);
+            let hooked = probes::post_start(deed, spec, attempt).await;
+            deed.fact(Fact::Started { container: name.into(), started_at }).await;
+            if !hooked {
+                deed.fact(Fact::HookFailed { container: name.into(), attempt }).await;
+            }
             deed.event(Some(name), Reason::normal("Created", format!("Created container: {name}"))).await;
             deed.event(Some(name), Reason::normal("Started", format!("Started container {name}"))).await;
         }
@@ -375,22 +383,32 @@ async fn container_config(deed: &Deed, spec: &Container, attempt: u32) -> Result
     Ok(convert::container(&deed.pod, spec, attempt, slot(&deed.pod, &spec.image), process, expand))
 }
 
-async fn send_signal(deed: &Deed, name: &str, signal: Signal) {
+async fn send_signal(deed: &Deed, name: &str, signal: Signal, failed_probe: Option<ProbeKind>) {
     let Some(machine) = &deed.machine else { return };
-    let spec = deed.pod.spec.all_containers().find(|container| container.name == name);
-    let image: Option<&LocalImage> = spec.and_then(|spec| deed.images.get(&spec.image));
+    let Some(spec) = deed.pod.spec.all_containers().find(|container| container.name == name) else { return };
+    let attempt = newest_attempt(deed, name);
     let number = match signal {
         Signal::Kill => 9,
-        Signal::Stop => convert::signal_number(image.map_or("", |image| image.stop_signal.as_str())),
+        Signal::Stop => stop_signal(spec, deed.images.get(&spec.image)),
     };
     if signal == Signal::Stop {
-        deed.event(Some(name), Reason::normal("Killing", format!("Stopping container {name}"))).await;
+        let text = match failed_probe {
+            Some(kind) => format!("Container {name} failed {} probe, will be restarted", kind.as_str()),
+            None => format!("Stopping container {name}"),
+        };
+        deed.event(Some(name), Reason::normal("Killing", text)).await;
+        probes::pre_stop(deed, spec, attempt).await;
     }
-    let attempt = newest_attempt(deed, name);
     let id = convert::container_id(name, attempt);
     if let Err(error) = machine.signal(&id, number).await {
         tracing::debug!(%error, id, "signal not sent; the container may have ended");
     }
+}
+
+/// The signal that asks a container to stop: its own, or its image's.
+fn stop_signal(container: &Container, image: Option<&LocalImage>) -> u32 {
+    let own = Some(container.lifecycle.stop_signal.as_str()).filter(|signal| !signal.is_empty());
+    convert::signal_number(own.or(image.map(|image| image.stop_signal.as_str())).unwrap_or_default())
 }
 
 fn newest_attempt(deed: &Deed, name: &str) -> u32 {

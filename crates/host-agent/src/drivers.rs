@@ -94,6 +94,8 @@ pub trait Machine: Send + Sync {
     async fn attach(&self, request: api::AttachRequest) -> Result<ExecSession, GuestError>;
     /// Connects to a port on the pod's loopback.
     async fn connect(&self, port: u16) -> Result<Box<dyn Duplex>, GuestError>;
+    /// Connects to a port at the pod's own address, as anybody in the cluster would.
+    async fn dial(&self, address: Ipv4Addr, port: u16) -> std::io::Result<Box<dyn Duplex>>;
     /// Replaces the files of a volume.
     async fn update_volume(&self, request: api::UpdateVolumeRequest) -> Result<(), GuestError>;
     /// Resolves when it has ended; says what is known about it.

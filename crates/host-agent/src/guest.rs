@@ -505,7 +505,7 @@ fn chunks(mut bytes: Bytes) -> impl Stream<Item = Bytes> + Send + Unpin {
 
 /// hyper's connection as the service that tonic's client wants.
 #[derive(Clone, Debug)]
-struct Link(http2::SendRequest<tonic::body::Body>);
+pub(crate) struct Link(pub(crate) http2::SendRequest<tonic::body::Body>);
 
 impl tower::Service<Request<tonic::body::Body>> for Link {
     type Response = Response<Incoming>;

@@ -323,6 +323,10 @@ impl Machine for RealMachine {
         Ok(duplex(self.guest.connect_port(port).await?))
     }
 
+    async fn dial(&self, address: Ipv4Addr, port: u16) -> std::io::Result<Box<dyn Duplex>> {
+        Ok(Box::new(tokio::net::TcpStream::connect((address, port)).await?))
+    }
+
     async fn update_volume(&self, request: api::UpdateVolumeRequest) -> Result<(), GuestError> {
         self.guest.update_volume(request).await
     }

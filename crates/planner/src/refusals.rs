@@ -3,6 +3,7 @@
 //! Source of the texts: the events of EKS' fargate-scheduler as users report them.
 
 use isopod_types::pod::{Container, Pod, Volume};
+use isopod_types::probe::Handler;
 
 /// Capabilities that may be added: the default set of containers, and a few harmless in a VM of one's own.
 const ALLOWED_CAPABILITIES: [&str; 18] = [
@@ -61,21 +62,26 @@ fn container_refusals(container: &Container) -> Vec<String> {
             reasons.push(format!("resource {resource} not supported: use a node group for it"));
         }
     }
-    reasons.extend(unsupported_probes(container));
+    reasons.extend(foreign_probes(container));
     reasons
 }
 
-/// Probes and hooks that this version does not run are refused rather than ignored.
-fn unsupported_probes(container: &Container) -> Option<String> {
-    let fields = [
-        ("livenessProbe", &container.liveness_probe),
-        ("readinessProbe", &container.readiness_probe),
-        ("startupProbe", &container.startup_probe),
-        ("lifecycle", &container.lifecycle),
+/// Probes and hooks go to the pod itself: elsewhere they would have this host ask whomever a pod names.
+fn foreign_probes(container: &Container) -> Option<String> {
+    let Container { liveness_probe, readiness_probe, startup_probe, lifecycle, .. } = container;
+    let probes = [
+        ("livenessProbe", liveness_probe.as_ref().map(|probe| &probe.handler)),
+        ("readinessProbe", readiness_probe.as_ref().map(|probe| &probe.handler)),
+        ("startupProbe", startup_probe.as_ref().map(|probe| &probe.handler)),
+        ("lifecycle.postStart", lifecycle.post_start.as_ref()),
+        ("lifecycle.preStop", lifecycle.pre_stop.as_ref()),
     ];
-    let used: Vec<&str> = fields.into_iter().filter(|(_, value)| value.is_some()).map(|(name, _)| name).collect();
-    let name = &container.name;
-    (!used.is_empty()).then(|| format!("container {name}: {} not supported by this version", used.join(", ")))
+    let foreign = |handler: &Handler| {
+        let hosts = [handler.http_get.as_ref().map(|get| &get.host), handler.tcp_socket.as_ref().map(|tcp| &tcp.host)];
+        hosts.into_iter().flatten().any(|host| !host.is_empty())
+    };
+    let (name, _) = probes.into_iter().find(|(_, handler)| handler.is_some_and(foreign))?;
+    Some(format!("container {}: {name} names a host; probes and hooks can only ask the pod itself", container.name))
 }
 
 fn volume_refusal(volume: &Volume) -> Option<String> {
@@ -146,7 +152,12 @@ mod tests {
         );
         check(container(json!({"ports": [{"containerPort": 80}]})), &[]);
         check(container(json!({"resources": {"limits": {"nvidia.com/gpu": "1"}}})), &["nvidia.com/gpu not supported"]);
-        check(container(json!({"readinessProbe": {}})), &["readinessProbe not supported"]);
+        check(container(json!({"readinessProbe": {"httpGet": {"port": 80}}})), &[]);
+        check(container(json!({"readinessProbe": {"httpGet": {"port": 80, "host": "10.0.0.1"}}})), &["names a host"]);
+        check(
+            container(json!({"lifecycle": {"preStop": {"tcpSocket": {"port": 80, "host": "x"}}}})),
+            &["names a host"],
+        );
         check(json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}), &["v is of an unsupported volume Type"]);
     }
 }

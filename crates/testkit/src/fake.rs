@@ -207,6 +207,16 @@ impl Machine for FakeMachine {
         Err(unsupported())
     }
 
+    /// A simulated program answers everybody with 200.
+    async fn dial(&self, _address: Ipv4Addr, _port: u16) -> std::io::Result<Box<dyn Duplex>> {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        tokio::spawn(async move {
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            tokio::io::AsyncWriteExt::write_all(&mut theirs, answer).await
+        });
+        Ok(Box::new(ours))
+    }
+
     async fn update_volume(&self, _request: api::UpdateVolumeRequest) -> Result<(), GuestError> {
         Ok(())
     }

@@ -10,6 +10,7 @@ pub mod names;
 pub mod node;
 pub mod own;
 pub mod pod;
+pub mod probe;
 pub mod quantity;
 pub mod workload;
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::meta::{ObjectMeta, object};
+use crate::probe::{Lifecycle, Probe};
 use crate::quantity::Quantity;
 
 /// Amounts by resource name (`cpu`, `memory`, `ephemeral-storage` ...).
@@ -189,14 +190,14 @@ pub struct Container {
     pub termination_message_path: String,
     /// `File` or `FallbackToLogsOnError`.
     pub termination_message_policy: String,
-    /// Probes and hooks that this version refuses, kept to be named.
-    pub liveness_probe: Option<Value>,
-    /// See `liveness_probe`.
-    pub readiness_probe: Option<Value>,
-    /// See `liveness_probe`.
-    pub startup_probe: Option<Value>,
-    /// See `liveness_probe`.
-    pub lifecycle: Option<Value>,
+    /// Whether it still works.
+    pub liveness_probe: Option<Probe>,
+    /// Whether it can be asked.
+    pub readiness_probe: Option<Probe>,
+    /// Whether it has come up.
+    pub startup_probe: Option<Probe>,
+    /// What is done when it starts and before it stops.
+    pub lifecycle: Lifecycle,
 }
 
 impl Container {
@@ -210,6 +211,8 @@ impl Container {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerPort {
+    /// Name.
+    pub name: String,
     /// Port.
     pub container_port: u16,
     /// Port of the node.

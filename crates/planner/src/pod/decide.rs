@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::observed::{Image, Machine, Observed, Run, Runs, Setup};
+use super::probes::{self, ProbeKind};
 use super::{after, backoff, restarts};
 
 /// A signal that ends a container.
@@ -43,6 +44,19 @@ pub enum Action {
         container: String,
         /// Which.
         signal: Signal,
+        /// The probe that it failed, when that is why.
+        failed_probe: Option<ProbeKind>,
+    },
+    /// Make a probe of a container.
+    Probe {
+        /// Name.
+        container: String,
+        /// Which run.
+        attempt: u32,
+        /// Which probe.
+        kind: ProbeKind,
+        /// Now.
+        at: Timestamp,
     },
     /// Delete the pod object for good.
     DeleteObject,
@@ -58,11 +72,11 @@ pub struct Decision {
 }
 
 impl Decision {
-    fn act(&mut self, action: Action) {
+    pub(super) fn act(&mut self, action: Action) {
         self.actions.push(action);
     }
 
-    fn wake(&mut self, at: Timestamp) {
+    pub(super) fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 }
@@ -147,7 +161,7 @@ fn end_containers(pod: &Pod, observed: &Observed, reason: Stop, now: Timestamp, 
     for container in due {
         let sent = observed.containers.get(&container.name).and_then(|runs| runs.signalled);
         if sent < Some(signal) {
-            decision.act(Action::Signal { container: container.name.clone(), signal });
+            decision.act(Action::Signal { container: container.name.clone(), signal, failed_probe: None });
         }
     }
     if let Some(at) = kill_at.filter(|at| *at > now) {
@@ -211,17 +225,27 @@ fn run_containers(pod: &Pod, observed: &Observed, now: Timestamp, decision: &mut
         let runs = observed.containers.get(&container.name);
         let passed = match runs.map(|runs| &runs.run) {
             Some(Run::Ended(end)) => end.code == 0 && !container.is_sidecar(),
-            Some(Run::Running { .. }) => container.is_sidecar(),
+            Some(Run::Running { .. }) => {
+                container.is_sidecar() && runs.is_some_and(|runs| probes::has_started(container, runs))
+            }
             _ => false,
         };
+        if let Some(runs) = runs {
+            probes::tend(pod, container, runs, now, decision);
+        }
         if !passed {
             start_if_due(pod, container, observed, now, decision);
-            if !container.is_sidecar() || runs.is_none_or(|runs| runs.starts == 0) {
+            // A sidecar that ended does not hold up what came after it; one that never started does.
+            let began = runs.is_some_and(|runs| runs.starts > 1 || matches!(runs.run, Run::Ended(_)));
+            if !container.is_sidecar() || !began {
                 return;
             }
         }
     }
     for container in &pod.spec.containers {
+        if let Some(runs) = observed.containers.get(&container.name) {
+            probes::tend(pod, container, runs, now, decision);
+        }
         start_if_due(pod, container, observed, now, decision);
     }
 }

@@ -14,10 +14,12 @@
 
 mod decide;
 mod observed;
+mod probes;
 pub mod status;
 
 pub use decide::{Action, Decision, Signal, decide};
 pub use observed::{End, Fact, Image, Machine, Observed, Run, Runs, Setup};
+pub use probes::{ProbeKind, Probes, Thresholds};
 
 use isopod_types::pod::{Container, Pod};
 use jiff::{SignedDuration, Timestamp};

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::decide::{Action, Signal};
+use super::probes::{ProbeKind, Probes, Thresholds};
 use super::{BACKOFF_RESET_SECONDS, backoff};
 
 /// Everything known about one pod.
@@ -126,6 +127,8 @@ pub struct Runs {
     pub last: Option<End>,
     /// The strongest signal sent to the newest run.
     pub signalled: Option<Signal>,
+    /// What the probes of the newest run say.
+    pub probes: Probes,
 }
 
 /// The newest run of a container.
@@ -230,6 +233,26 @@ pub enum Fact {
         /// What is missing.
         message: String,
     },
+    /// The hook after a container's start failed.
+    HookFailed {
+        /// Name.
+        container: String,
+        /// Which run.
+        attempt: u32,
+    },
+    /// A probe was made.
+    Probed {
+        /// Name.
+        container: String,
+        /// Which run.
+        attempt: u32,
+        /// Which probe.
+        kind: ProbeKind,
+        /// Whether it succeeded.
+        good: bool,
+        /// What the probe asks for.
+        thresholds: Thresholds,
+    },
     /// A container ended.
     Exited {
         /// Name.
@@ -266,7 +289,8 @@ impl Observed {
                 self.setup = Setup::Running { tries };
             }
             Action::StartContainer { container, .. } => self.begin_container(container),
-            Action::Signal { container, signal } => self.runs(container).signalled = Some(*signal),
+            Action::Signal { container, signal, .. } => self.runs(container).signalled = Some(*signal),
+            Action::Probe { container, kind, at, .. } => self.runs(container).probes.asked(*kind, *at),
             Action::DeleteObject => {}
         }
     }
@@ -277,11 +301,16 @@ impl Observed {
             runs.last = Some(end);
         }
         runs.starts += 1;
-        runs.signalled = None;
+        (runs.signalled, runs.probes) = (None, Probes::default());
     }
 
     fn runs(&mut self, container: &str) -> &mut Runs {
         self.containers.entry(container.to_owned()).or_default()
+    }
+
+    /// A container's runs, if this is its newest one.
+    fn runs_of(&mut self, container: &str, attempt: u32) -> Option<&mut Runs> {
+        self.containers.get_mut(container).filter(|runs| runs.starts == attempt.saturating_add(1))
     }
 
     /// Takes note of a fact.
@@ -301,6 +330,16 @@ impl Observed {
                 runs.starts = runs.starts.saturating_sub(1);
                 runs.run = Run::Idle;
                 self.setup_failed("CreateContainerConfigError".into(), message, now);
+            }
+            Fact::HookFailed { container, attempt } => {
+                if let Some(runs) = self.runs_of(&container, attempt) {
+                    runs.probes.hook_failed(now);
+                }
+            }
+            Fact::Probed { container, attempt, kind, good, thresholds } => {
+                if let Some(runs) = self.runs_of(&container, attempt) {
+                    runs.probes.note(kind, good, thresholds, now);
+                }
             }
             Fact::Exited { container, code, signal, oom_killed, message, finished_at } => {
                 let reason = match (oom_killed, code) {
@@ -374,6 +413,7 @@ impl Observed {
         if matches!(self.setup, Setup::Running { .. }) {
             self.setup = Setup::Absent;
         }
+        self.containers.values_mut().for_each(|runs| runs.probes.forget_under_way());
     }
 
     /// Whether a container runs or is being started.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::decide::{Stop, outcome, stop};
 use super::observed::{End, Image, Machine, Observed, Run, Runs, Setup};
-use super::restarts;
+use super::{probes, restarts};
 
 /// How long a failed pull shows as `ErrImagePull` before it shows as `ImagePullBackOff`.
 pub const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
@@ -100,7 +100,7 @@ impl View<'_> {
     fn initialized(&self) -> bool {
         self.pod.spec.init_containers.iter().all(|container| match self.runs(container).run {
             Run::Ended(end) => container.is_sidecar() || end.code == 0,
-            Run::Running { .. } => container.is_sidecar(),
+            Run::Running { .. } => container.is_sidecar() && probes::has_started(container, &self.runs(container)),
             _ => false,
         })
     }
@@ -124,18 +124,17 @@ impl View<'_> {
             Run::Ended(end) => (terminated(end, id(end.attempt)), runs.last.as_ref()),
             Run::Idle | Run::Starting => (self.waiting(container, &runs), runs.last.as_ref()),
         };
-        let is_running = matches!(runs.run, Run::Running { .. });
         let init_done = super::is_init(self.pod, container) && matches!(&runs.run, Run::Ended(End { code: 0, .. }));
         ContainerStatus {
             name: container.name.clone(),
             state,
             last_state: last.map(|end| terminated(end, id(end.attempt))).unwrap_or_default(),
-            ready: is_running || init_done,
+            ready: probes::is_ready(container, &runs) || init_done,
             restart_count: runs.restart_count(),
             image: container.image.clone(),
             image_id,
             container_id: if runs.starts > 0 { id(runs.starts - 1) } else { String::new() },
-            started: is_running,
+            started: probes::has_started(container, &runs),
         }
     }
 
@@ -184,8 +183,9 @@ impl View<'_> {
 
     fn conditions(&self, phase: &str) -> Vec<PodCondition> {
         let names = |ready: fn(&ContainerStatus) -> bool| -> Vec<String> {
-            let statuses = self.statuses(&self.pod.spec.containers);
-            statuses.into_iter().filter(|status| !ready(status)).map(|status| status.name).collect()
+            let sidecars = self.pod.spec.init_containers.iter().filter(|container| container.is_sidecar());
+            let statuses = sidecars.chain(&self.pod.spec.containers).map(|container| self.status(container));
+            statuses.filter(|status| !ready(status)).map(|status| status.name).collect()
         };
         let unready = names(|status| status.ready);
         let done = phase == "Succeeded";

@@ -1,11 +1,13 @@
 //! Pods are played against a microVM that does at once what it is asked; the script says how containers end.
 
+use std::collections::BTreeMap;
+
 use isopod_types::pod::Pod;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::status::{Addresses, render};
-use super::{Action, Fact, Observed, Signal, decide};
+use super::{Action, Fact, Observed, ProbeKind, Signal, Thresholds, decide};
 
 struct Play {
     pod: Pod,
@@ -14,6 +16,8 @@ struct Play {
     log: Vec<String>,
     /// Images that cannot be pulled.
     missing: bool,
+    /// What probes find; those without an answer are never done.
+    answers: BTreeMap<ProbeKind, bool>,
 }
 
 fn at(second: i64) -> Timestamp {
@@ -25,7 +29,7 @@ impl Play {
         let metadata = json!({"name": "p", "namespace": "default", "uid": "u"});
         let pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
         let observed = Observed { seen_at: Some(at(0)), ..Observed::default() };
-        Self { pod, observed, now: 0, log: Vec::new(), missing: false }
+        Self { pod, observed, now: 0, log: Vec::new(), missing: false, answers: BTreeMap::new() }
     }
 
     fn one(policy: &str) -> Self {
@@ -68,12 +72,29 @@ impl Play {
                 let started = Fact::Started { container: container.clone(), started_at: at(self.now) };
                 (format!("start {container} {attempt}"), Some(started))
             }
-            Action::Signal { container, signal: Signal::Stop } => (format!("stop {container}"), None),
-            Action::Signal { container, signal: Signal::Kill } => (format!("kill {container}"), None),
+            Action::Signal { container, signal: Signal::Stop, .. } => (format!("stop {container}"), None),
+            Action::Signal { container, signal: Signal::Kill, .. } => (format!("kill {container}"), None),
+            Action::Probe { container, attempt, kind, .. } => {
+                let &good = self.answers.get(kind)?;
+                let thresholds = self.thresholds(container, *kind);
+                let probed =
+                    Fact::Probed { container: container.clone(), attempt: *attempt, kind: *kind, good, thresholds };
+                (format!("{} {container}", kind.as_str()), Some(probed))
+            }
             Action::DeleteObject => ("delete".into(), None),
         };
         self.log.push(text);
         fact
+    }
+
+    fn thresholds(&self, container: &str, kind: ProbeKind) -> Thresholds {
+        let container = self.pod.spec.all_containers().find(|other| other.name == container).unwrap();
+        Thresholds::of(kind.of(container).unwrap())
+    }
+
+    fn finds(&mut self, kind: ProbeKind, good: bool) -> &mut Self {
+        self.answers.insert(kind, good);
+        self
     }
 
     fn exits(&mut self, container: &str, code: i32) -> &mut Self {
@@ -277,4 +298,81 @@ fn a_machine_that_cannot_start_is_tried_again_later() {
     assert!(!decision.actions.contains(&Action::StartMachine));
     assert!(decide(&play.pod, &play.observed, at(10)).actions.contains(&Action::StartMachine));
     assert!(play.status()["message"].as_str().unwrap().contains("no memory"));
+}
+
+/// A pod with one container that has these probes.
+fn probed(probes: Value) -> Play {
+    let mut container = json!({"name": "c", "image": "i"});
+    container.as_object_mut().unwrap().extend(probes.as_object().unwrap().clone());
+    Play::new(json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "containers": [container]}))
+}
+
+const READY: &str = "/containerStatuses/0/ready";
+const STARTED: &str = "/containerStatuses/0/started";
+
+#[test]
+fn a_pod_is_ready_while_its_readiness_probe_passes() {
+    let mut play =
+        probed(json!({"readinessProbe": {"periodSeconds": 5, "initialDelaySeconds": 3, "failureThreshold": 2}}));
+    play.finds(ProbeKind::Readiness, true).run().did(&["pull", "machine", "configure", "start c 0"]);
+    play.shows("Running", READY, json!(false)).shows("Running", STARTED, json!(true));
+    play.wait(2).did(&[]).wait(1).did(&["readiness c"]).shows("Running", READY, json!(true));
+    play.finds(ProbeKind::Readiness, false).wait(5).did(&["readiness c"]).shows("Running", READY, json!(true));
+    play.wait(4).did(&[]).wait(1).did(&["readiness c"]).shows("Running", READY, json!(false));
+    play.shows("Running", "/conditions/2/status", json!("False"));
+    play.finds(ProbeKind::Readiness, true).wait(5).did(&["readiness c"]).shows("Running", READY, json!(true));
+}
+
+#[test]
+fn a_container_that_fails_its_liveness_probe_is_ended_and_started_again() {
+    let mut play = probed(json!({"livenessProbe": {"periodSeconds": 10, "terminationGracePeriodSeconds": 4}}));
+    play.finds(ProbeKind::Liveness, false).run().did(&["pull", "machine", "configure", "start c 0", "liveness c"]);
+    play.wait(10).did(&["liveness c"]).wait(10).did(&["liveness c", "stop c"]);
+    play.wait(3).did(&[]).wait(1).did(&["kill c"]);
+    play.finds(ProbeKind::Liveness, true).exits("c", 137).did(&["start c 1", "liveness c"]);
+    play.wait(10).did(&["liveness c"]).shows("Running", "/containerStatuses/0/restartCount", json!(1));
+}
+
+#[test]
+fn other_probes_wait_for_the_startup_probe() {
+    let mut play = probed(json!({
+        "startupProbe": {"periodSeconds": 1, "failureThreshold": 2}, "livenessProbe": {}, "readinessProbe": {},
+    }));
+    play.finds(ProbeKind::Liveness, true).finds(ProbeKind::Readiness, true).finds(ProbeKind::Startup, false).run();
+    play.did(&["pull", "machine", "configure", "start c 0", "startup c"]).shows("Running", STARTED, json!(false));
+    play.finds(ProbeKind::Startup, true).wait(1).did(&["startup c", "liveness c", "readiness c"]);
+    play.shows("Running", READY, json!(true)).wait(10).did(&["liveness c", "readiness c"]);
+    let mut play = probed(json!({"startupProbe": {"periodSeconds": 1, "failureThreshold": 2}}));
+    play.finds(ProbeKind::Startup, false).run().wait(1);
+    assert_eq!(play.log.last().unwrap(), "stop c");
+}
+
+#[test]
+fn one_check_is_under_way_at_a_time_and_old_answers_do_not_count() {
+    let mut play = probed(json!({"livenessProbe": {"periodSeconds": 1, "failureThreshold": 1}}));
+    let asks = |play: &Play| decide(&play.pod, &play.observed, at(play.now)).actions;
+    play.finds(ProbeKind::Liveness, true).run();
+    play.now += 1;
+    let [probe] = asks(&play).try_into().unwrap();
+    play.observed.begin(&probe);
+    play.now += 5;
+    assert_eq!(asks(&play), []);
+    let thresholds = play.thresholds("c", ProbeKind::Liveness);
+    let answer =
+        |attempt| Fact::Probed { container: "c".into(), attempt, kind: ProbeKind::Liveness, good: false, thresholds };
+    play.observed.apply(answer(7), at(play.now));
+    assert_eq!(asks(&play), [], "another run's answer");
+    play.observed.after_restart();
+    assert_eq!(asks(&play).len(), 1, "the agent was restarted");
+    play.observed.apply(answer(0), at(play.now));
+    play.log.clear();
+    play.run().did(&["stop c"]);
+}
+
+#[test]
+fn a_container_whose_hook_failed_is_ended() {
+    let mut play = Play::one("Always");
+    play.run().log.clear();
+    play.observed.apply(Fact::HookFailed { container: "c".into(), attempt: 0 }, at(play.now));
+    play.run().did(&["stop c"]).wait(30).did(&["kill c"]).exits("c", 137).did(&["start c 1"]);
 }
