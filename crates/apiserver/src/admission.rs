@@ -1,7 +1,11 @@
 //! Admission: what the cluster adds to a request and whether it lets it pass (facts, section 1.17). Built-in decisions
 //! are `isopod_planner`'s; here their facts are read from the store.
 
+mod call;
+pub(crate) mod configured;
+mod dispatch;
 mod facts;
+mod places;
 pub(crate) mod quota;
 
 use bytes::Bytes;
@@ -14,6 +18,7 @@ use crate::create::random;
 use crate::strategy::{meta, text};
 use crate::{codec, escalation};
 
+use dispatch::Review;
 pub(crate) use facts::Stored;
 use quota::Charge;
 
@@ -75,8 +80,29 @@ impl<'c, 't> Asked<'c, 't> {
         if self.operation == Operation::Create {
             self.may_exist(object)?;
         }
+        let changed = self.fill_in(object)?;
+        let Some(configured) = dispatch::applicable(self).filter(|configured| !configured.mutating.is_empty()) else {
+            return Ok(changed);
+        };
+        let (user, uid, before) = (dispatch::user_info(self.context), dispatch::uid(), object.clone());
+        // Others may have added what the cluster fills in, such as containers.
+        let again = |object: &mut Value| self.fill_in(object).map(|_| ());
+        Review::new(self, &user, &uid).mutate(&configured.mutating, object, again).await?;
+        Ok(changed || *object != before)
+    }
+
+    fn fill_in(&self, object: &mut Value) -> Result<bool, Status> {
         let facts = Stored(&self.context.server.store);
         planner::mutate(object, &self.request(), &facts).map_err(|denied| self.refusal(&denied))
+    }
+
+    /// Policies, then webhooks.
+    async fn consult(&self, object: &Value) -> Result<(), Status> {
+        let Some(configured) = dispatch::applicable(self) else { return Ok(()) };
+        let (user, uid) = (dispatch::user_info(self.context), dispatch::uid());
+        let review = Review::new(self, &user, &uid);
+        review.judge(&configured.policies, object)?;
+        review.validate(&configured.validating, object).await
     }
 
     /// Decides about the final object, null for a deletion. What it costs is charged, and kept by who writes it.
@@ -92,6 +118,7 @@ impl<'c, 't> Asked<'c, 't> {
         let facts = Stored(&self.context.server.store);
         let warnings = planner::validate(object, &self.request(), &facts).map_err(|denied| self.refusal(&denied))?;
         warnings.into_iter().for_each(|warning| self.context.warn(warning));
+        self.consult(object).await?;
         let charged = quota::charge(self.context, &self.request(), object, self.dry_run).await?;
         charged.map_err(|denied| self.refusal(&denied))
     }
@@ -109,14 +136,10 @@ impl<'c, 't> Asked<'c, 't> {
 }
 
 /// Kinds that would be accepted and then not do what they are for.
-const NOT_SERVED: [&str; 7] = [
+const NOT_SERVED: [&str; 3] = [
     "apiservices.apiregistration.k8s.io",
     "mutatingadmissionpolicies.admissionregistration.k8s.io",
     "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
-    "mutatingwebhookconfigurations.admissionregistration.k8s.io",
-    "validatingadmissionpolicies.admissionregistration.k8s.io",
-    "validatingadmissionpolicybindings.admissionregistration.k8s.io",
-    "validatingwebhookconfigurations.admissionregistration.k8s.io",
 ];
 
 /// What extends or guards the API must not be taken for effective when it is not.

@@ -9,6 +9,7 @@ use isopod_store::{CommitError, Entry, Outcome, Write};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::admission::configured;
 use crate::convert;
 use crate::negotiate::{self, Input, Offer};
 use crate::query::Query;
@@ -274,7 +275,13 @@ impl<'t> Context<'t> {
     /// # Errors
     /// 413, 500, 503.
     pub(crate) async fn commit(&self, write: Write) -> Result<Outcome, Status> {
-        commit(&self.server, write).await
+        let outcome = commit(&self.server, write).await?;
+        if let Outcome::Committed(entry) = &outcome
+            && self.stored.group == isopod_schema::admission::GROUP
+        {
+            configured::in_force(&self.server, entry.mod_revision).await;
+        }
+        Ok(outcome)
     }
 }
 

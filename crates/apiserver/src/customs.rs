@@ -82,10 +82,7 @@ struct Keeper {
 /// # Errors
 /// When the store cannot be read.
 pub(crate) async fn start(server: &Arc<ApiServer>) -> Result<(), Status> {
-    let mut keeper = Keeper::default();
-    keeper.settle_all(server).await?;
-    tokio::spawn(follow::run(Arc::downgrade(server), keeper));
-    Ok(())
+    follow::start(server, Keeper::default()).await
 }
 
 impl Follower for Keeper {

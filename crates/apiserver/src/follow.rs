@@ -25,30 +25,42 @@ pub(crate) trait Follower: Send + 'static {
     ) -> impl Future<Output = Result<(), Status>> + Send;
 }
 
-/// Runs until the server is gone.
-pub(crate) async fn run<F: Follower>(server: Weak<ApiServer>, mut follower: F) {
+/// Brings the follower into step, and keeps it there until the server is gone. Nothing holds the server meanwhile.
+///
+/// # Errors
+/// What the follower runs into at the beginning.
+pub(crate) async fn start<F: Follower>(server: &Arc<ApiServer>, mut follower: F) -> Result<(), Status> {
+    let scopes = follower.scopes();
+    // What happened before the watch began is found there.
+    let watches = watch(server, &scopes)?;
+    follower.settle(server, None).await?;
+    tokio::spawn(run(Arc::downgrade(server), follower, scopes, watches));
+    Ok(())
+}
+
+async fn run<F: Follower>(server: Weak<ApiServer>, mut follower: F, mut scopes: Vec<Scope>, mut watches: Vec<Watch>) {
     loop {
-        let scopes = follower.scopes();
-        let watches = {
-            let Some(server) = server.upgrade() else { return };
-            let from = server.store.revision();
-            let watches: Result<Vec<Watch>, _> =
-                scopes.iter().map(|scope| server.store.watch(scope.clone(), from)).collect();
-            // What happened before the watch began is found there.
-            settle(&mut follower, &server, None).await;
-            watches
-        };
-        let Ok(mut watches) = watches else { continue };
         while follower.scopes() == scopes
             && let Some(events) = next(&mut watches).await
         {
             let Some(server) = server.upgrade() else { return };
             settle(&mut follower, &server, Some(&events)).await;
         }
-        if server.strong_count() == 0 {
-            return;
+        let Some(server) = server.upgrade() else { return };
+        scopes = follower.scopes();
+        match watch(&server, &scopes) {
+            Ok(again) => watches = again,
+            // The store is closed.
+            Err(_) => return,
         }
+        settle(&mut follower, &server, None).await;
     }
+}
+
+fn watch(server: &ApiServer, scopes: &[Scope]) -> Result<Vec<Watch>, Status> {
+    let from = server.store.revision();
+    let watches = scopes.iter().map(|scope| server.store.watch(scope.clone(), from));
+    watches.collect::<Result<_, _>>().map_err(Status::internal)
 }
 
 async fn settle<F: Follower>(follower: &mut F, server: &Arc<ApiServer>, events: Option<&[Arc<Event>]>) {

@@ -154,7 +154,8 @@ async fn dispatch(
     if let Some(warning) = kind.custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
         context.warn(warning);
     }
-    let mut response = perform(&context, request).await?;
+    let refused = |status| respond::refusal(&status, &negotiate::status_output(&context.headers));
+    let mut response = perform(&context, request).await.unwrap_or_else(refused);
     for warning in context.take_warnings() {
         if let Ok(value) = HeaderValue::from_str(&format!("299 - {warning:?}")) {
             response.headers_mut().append(WARNING, value);

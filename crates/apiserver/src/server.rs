@@ -6,6 +6,7 @@ use isopod_schema::Status;
 use isopod_store::Store;
 use tokio::sync::{Mutex, watch};
 
+use crate::admission::configured::{self, Snapshot};
 use crate::admission::quota::{self, Turns};
 use crate::config::{Config, OpenError};
 use crate::customs::{self, Served, Tables};
@@ -38,6 +39,8 @@ pub struct ApiServer {
     pub(crate) writes: FairQueue,
     /// Held while a Service address or node port is chosen and written.
     pub(crate) addresses: Arc<Mutex<()>>,
+    /// Webhooks and policies.
+    pub(crate) configured: Snapshot,
     /// Held per namespace while something is charged to its quotas and written.
     pub(crate) quotas: Turns,
     pub(crate) metrics: Metrics,
@@ -67,6 +70,7 @@ impl ApiServer {
             reads: FairQueue::new(READS_IN_FLIGHT),
             writes: FairQueue::new(WRITES_IN_FLIGHT),
             addresses: Arc::new(Mutex::new(())),
+            configured: Snapshot::new(Arc::default()),
             quotas: Turns::default(),
             metrics: Metrics::default(),
             encoded: Encoded::new(ENCODED_BYTES),
@@ -77,8 +81,7 @@ impl ApiServer {
         });
         bootstrap::run(&server).await?;
         upkeep::start(&server);
-        customs::start(&server).await.map_err(|status| OpenError::Bootstrap(status.to_string()))?;
-        quota::start(&server);
+        follow(&server).await.map_err(|status| OpenError::Bootstrap(status.to_string()))?;
         Ok(server)
     }
 
@@ -136,6 +139,13 @@ impl ApiServer {
     pub fn service_account_token(&self, namespace: &str, name: &str, seconds: i64) -> Result<String, Status> {
         self.tokens.for_account(self, namespace, name, seconds)
     }
+}
+
+/// Begins to keep what follows from the store in step with it.
+async fn follow(server: &Arc<ApiServer>) -> Result<(), Status> {
+    customs::start(server).await?;
+    configured::start(server).await?;
+    quota::start(server).await
 }
 
 impl std::fmt::Debug for ApiServer {

@@ -145,7 +145,7 @@ fn replicas_of(context: &Context<'_>, object: &Value) -> Result<(i64, i64, Strin
     Ok((wanted, number(&names(&paths.status_replicas)).unwrap_or(0), selector.to_owned()))
 }
 
-fn scale_of(context: &Context<'_>, object: &Value) -> Result<Value, Status> {
+pub(crate) fn scale_of(context: &Context<'_>, object: &Value) -> Result<Value, Status> {
     let field = |name: &str| object["metadata"][name].clone();
     let (wanted, observed, selector) = replicas_of(context, object)?;
     let mut status = json!({"replicas": observed});

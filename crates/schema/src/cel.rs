@@ -132,3 +132,8 @@ impl Program {
 pub(crate) fn of_document<'a>(value: &'a serde_json::Value, schema: Option<&'a Schema>) -> Cel<'a> {
     Cel::of(value, schema)
 }
+
+/// A map that was made, by its keys.
+pub(crate) fn made_map<'a>(fields: std::rc::Rc<Vec<(Cel<'a>, Cel<'a>)>>) -> Cel<'a> {
+    Cel::Map(value::Map::Made(fields))
+}

@@ -4,6 +4,7 @@
 //! Works on JSON documents and the table, never on typed structs, and never does I/O, reads a clock or draws a random
 //! number: bytes, times and random bytes are arguments.
 
+pub mod admission;
 pub mod apply;
 mod cel;
 pub mod crd;

@@ -42,6 +42,8 @@ pub enum Reason {
     TooManyRequests,
     /// 504.
     Timeout,
+    /// 400, refused by somebody who gave no reason.
+    Unknown,
     /// 500, worth a retry.
     ServerTimeout,
     /// 500.
@@ -54,7 +56,7 @@ impl Reason {
     /// The HTTP status code that goes with it.
     pub const fn code(self) -> u16 {
         match self {
-            Self::BadRequest => 400,
+            Self::BadRequest | Self::Unknown => 400,
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
             Self::NotFound => 404,
@@ -75,7 +77,35 @@ impl Reason {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        if *self == Self::Unknown { Ok(()) } else { fmt::Debug::fmt(self, f) }
+    }
+}
+
+impl Reason {
+    /// From its text; [`Reason::Unknown`] for any other.
+    pub fn parse(text: &str) -> Self {
+        const ALL: [Reason; 19] = [
+            Reason::NotFound,
+            Reason::AlreadyExists,
+            Reason::Conflict,
+            Reason::Invalid,
+            Reason::BadRequest,
+            Reason::Unauthorized,
+            Reason::Forbidden,
+            Reason::MethodNotAllowed,
+            Reason::NotAcceptable,
+            Reason::UnsupportedMediaType,
+            Reason::RequestEntityTooLarge,
+            Reason::Expired,
+            Reason::Gone,
+            Reason::TooManyRequests,
+            Reason::Timeout,
+            Reason::ServerTimeout,
+            Reason::InternalError,
+            Reason::ServiceUnavailable,
+            Reason::Unknown,
+        ];
+        ALL.into_iter().find(|reason| format!("{reason:?}") == text).unwrap_or(Self::Unknown)
     }
 }
 

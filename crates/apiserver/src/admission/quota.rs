@@ -167,8 +167,11 @@ async fn count(server: &Arc<ApiServer>, namespace: &str) -> Result<(), Status> {
 }
 
 /// Counts when something goes or ends, and when a quota changes.
-pub(crate) fn start(server: &Arc<ApiServer>) {
-    tokio::spawn(follow::run(Arc::downgrade(server), Counter::default()));
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub(crate) async fn start(server: &Arc<ApiServer>) -> Result<(), Status> {
+    follow::start(server, Counter::default()).await
 }
 
 /// Kinds that are counted, by namespace with quotas.
@@ -199,7 +202,9 @@ impl Follower for Counter {
         };
         for namespace in self.0.keys().filter(is_due) {
             let _turn = server.quotas.take(namespace).await;
-            count(server, namespace).await?;
+            if let Err(error) = count(server, namespace).await {
+                tracing::error!(namespace, %error, "quotas could not be counted");
+            }
         }
         Ok(())
     }

@@ -154,9 +154,9 @@ async fn what_is_not_carried_out_is_refused_by_name() {
     cluster.create("pods", "default", pod("p")).await;
     let table = [
         (
-            "POST /apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations".to_owned(),
+            "POST /apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies".to_owned(),
             json!({"metadata": {"name": "w"}}),
-            "does not carry out validatingwebhookconfigurations",
+            "does not carry out mutatingadmissionpolicies",
         ),
         (format!("PATCH {POD}/resize"), json!({"spec": {"containers": []}}), "\"resize\" of pods is not supported"),
         (format!("PATCH {POD}/ephemeralcontainers"), json!({}), "\"ephemeralcontainers\" of pods is not supported"),

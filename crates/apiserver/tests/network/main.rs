@@ -5,6 +5,7 @@ mod admission;
 mod client;
 mod commands;
 mod customs;
+mod hooks;
 mod kubectl;
 mod node;
 mod protobuf;

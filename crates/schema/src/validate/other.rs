@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Errors, FieldError, workload};
+use crate::admission;
 use crate::names;
 use crate::table::Kind;
 use crate::walk;
@@ -31,6 +32,9 @@ pub(super) fn check(kind: &Kind, object: &Value, errors: &mut Errors) {
         }
         "validatingwebhookconfigurations" | "mutatingwebhookconfigurations" => webhooks(object, errors),
         _ => {}
+    }
+    if kind.group == admission::GROUP {
+        admission::check(kind, object).into_iter().for_each(|error| errors.push(error));
     }
 }
 

@@ -1,0 +1,147 @@
+//! Calls a webhook: HTTPS with the certificates that it is trusted by, one request at a time on a connection, connections
+//! kept for the next call. Every call has a time limit and every answer a size limit.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{Method, Request, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// Largest answer.
+const ANSWER_BYTES: usize = 3 << 20;
+/// Connections that wait for the next call.
+const IDLE: usize = 8;
+/// What who names no certificates trusts.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Where a call goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Where to connect.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// The name in the certificate.
+    pub(crate) server_name: String,
+    /// As errors name it, with its path.
+    pub(crate) url: String,
+}
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// The way to one webhook.
+pub(crate) struct Client {
+    /// Or why there is none.
+    tls: Result<Arc<ClientConfig>, String>,
+    idle: Mutex<Vec<(Place, Sender)>>,
+}
+
+impl Client {
+    /// With these certificates in PEM; none: the system's.
+    pub(crate) fn new(ca_bundle: &[u8]) -> Self {
+        Self { tls: tls(ca_bundle).map(Arc::new), idle: Mutex::default() }
+    }
+
+    /// Posts a document; the answer's body.
+    ///
+    /// # Errors
+    /// What went wrong, in the words that follow `failed to call webhook: `.
+    pub(crate) async fn post(&self, place: &Place, body: Bytes, limit: Duration) -> Result<Bytes, String> {
+        let url = format!("{}?timeout={}s", place.url, limit.as_secs());
+        let failed = |why: String| format!("Post {url:?}: {why}");
+        match tokio::time::timeout(limit, self.exchange(place, &url, body)).await {
+            Ok(answer) => answer.map_err(failed),
+            Err(_) => Err(failed("context deadline exceeded".into())),
+        }
+    }
+
+    async fn exchange(&self, place: &Place, url: &str, body: Bytes) -> Result<Bytes, String> {
+        if let Some(sender) = self.idle(place) {
+            // The other side may have closed it while it waited.
+            if let Ok(answer) = self.send(place, url, body.clone(), sender).await {
+                return Ok(answer);
+            }
+        }
+        let sender = self.connect(place).await?;
+        self.send(place, url, body, sender).await
+    }
+
+    fn idle(&self, place: &Place) -> Option<Sender> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(_, sender)| !sender.is_closed());
+        let at = idle.iter().position(|(known, sender)| known == place && sender.is_ready())?;
+        Some(idle.swap_remove(at).1)
+    }
+
+    async fn connect(&self, place: &Place) -> Result<Sender, String> {
+        let tls = TlsConnector::from(self.tls.clone()?);
+        let name = ServerName::try_from(place.server_name.clone()).map_err(|error| error.to_string())?;
+        let (host, port) = (place.host.trim_matches(['[', ']']), place.port);
+        let failed = |error: std::io::Error| format!("dial tcp {host}:{port}: {error}");
+        let socket = TcpStream::connect((host, port)).await.map_err(failed)?;
+        socket.set_nodelay(true).map_err(failed)?;
+        let stream = tls.connect(name, socket).await.map_err(|error| format!("tls: {error}"))?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        // Ends with its sender.
+        tokio::spawn(async move { connection.await.map_err(|error| tracing::debug!(%error, "a webhook hung up")) });
+        Ok(sender)
+    }
+
+    async fn send(&self, place: &Place, url: &str, body: Bytes, mut sender: Sender) -> Result<Bytes, String> {
+        let shown = |error: &dyn std::fmt::Display| error.to_string();
+        let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| shown(&error))?;
+        let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(HOST, authority)
+            .header(USER_AGENT, concat!("isopod/", env!("CARGO_PKG_VERSION")))
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json")
+            .body(Full::from(body))
+            .map_err(|error| shown(&error))?;
+        let response = sender.send_request(request).await.map_err(|error| shown(&error))?;
+        let status = response.status();
+        let read = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
+        let answer =
+            read.map_err(|error| format!("the answer could not be read (at most {ANSWER_BYTES} bytes): {error}"))?;
+        if !status.is_success() {
+            let said: String = String::from_utf8_lossy(&answer.to_bytes()).chars().take(200).collect();
+            return Err(format!("the webhook answered {status}: {said}"));
+        }
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE && !sender.is_closed() {
+            idle.push((place.clone(), sender));
+        }
+        Ok(answer.to_bytes())
+    }
+}
+
+fn tls(ca_bundle: &[u8]) -> Result<ClientConfig, String> {
+    let system = match ca_bundle.is_empty() {
+        true => std::fs::read(SYSTEM_ROOTS).map_err(|error| format!("no caBundle, and {SYSTEM_ROOTS}: {error}"))?,
+        false => Vec::new(),
+    };
+    let pem = if ca_bundle.is_empty() { &system } else { ca_bundle };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| format!("unable to load root certificates: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("unable to load root certificates: {error}"))?;
+    }
+    if roots.is_empty() {
+        return Err("unable to load root certificates: unable to parse bytes as PEM block".into());
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(|error| error.to_string())?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}

@@ -1,0 +1,292 @@
+//! Asks the webhooks and policies that a request concerns. What they are asked and what their answers mean is
+//! `isopod_schema::admission`'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, join_all};
+use isopod_planner::admission::{Facts, Operation};
+use isopod_schema::admission::{Action, Answer, Binding, Objects, Policy, Request};
+use isopod_schema::{Kind, Status, decode, defaults, patch};
+use serde_json::{Value, json};
+
+use super::Asked;
+use super::configured::{Configured, Hook};
+use super::facts::Stored;
+use super::places;
+use crate::context::Context;
+use crate::convert;
+use crate::subresource;
+
+/// Subresources whose bodies are of a kind that this server does not show to webhooks and policies.
+const NOT_SHOWN: [&str; 4] = ["binding", "eviction", "token", "approval"];
+
+/// What a request is in the eyes of what is configured.
+pub(super) struct Review<'a> {
+    context: &'a Context<'a>,
+    request: Request<'a>,
+    namespace: Arc<Value>,
+    old: &'a Value,
+}
+
+static NULL: Value = Value::Null;
+
+/// Who asks, as reviews say it.
+pub(super) fn user_info(context: &Context<'_>) -> Value {
+    let user = &context.user;
+    let mut info = json!({"username": user.name, "groups": user.groups});
+    if !user.uid.is_empty() {
+        info["uid"] = json!(user.uid);
+    }
+    if !user.extra.is_empty() {
+        info["extra"] = json!(user.extra);
+    }
+    info
+}
+
+/// The kind of the request, then others that show the same objects.
+fn kinds<'t>(context: &Context<'t>) -> Vec<&'t Kind> {
+    let key = context.stored.resource_text();
+    let shows_same =
+        |kind: &&Arc<Kind>| !Arc::ptr_eq(kind, context.kind) && convert::stored_kind(kind).resource_text() == key;
+    let others = context.table.rows().filter(shows_same).map(|kind| &**kind);
+    std::iter::once(&**context.kind).chain(others).collect()
+}
+
+/// What is configured, when there is anything and the request is of a kind that is shown.
+pub(super) fn applicable(asked: &Asked<'_, '_>) -> Option<Arc<Configured>> {
+    let configured = asked.context.server.configured.borrow().clone();
+    let is_empty = configured.mutating.is_empty() && configured.validating.is_empty() && configured.policies.is_empty();
+    let is_hidden =
+        asked.operation != Operation::Delete && NOT_SHOWN.contains(&asked.context.info.subresource.as_str());
+    (!is_empty && !is_hidden).then_some(configured)
+}
+
+impl<'a> Review<'a> {
+    pub(super) fn new(asked: &'a Asked<'a, 'a>, user: &'a Value, uid: &'a str) -> Self {
+        let context = asked.context;
+        let facts = Stored(&context.server.store);
+        let namespace = match context.namespace() {
+            "" => None,
+            namespace => facts.get("namespaces", "", namespace),
+        };
+        let subresource = if asked.operation == Operation::Delete { "" } else { context.info.subresource.as_str() };
+        let request = Request {
+            operation: asked.operation.as_str(),
+            kinds: kinds(context),
+            subresource,
+            sent: (subresource == "scale").then_some(("autoscaling", "v1", "Scale")),
+            namespace: context.namespace(),
+            name: &asked.name,
+            user,
+            dry_run: asked.dry_run,
+            uid,
+        };
+        Self { context, request, namespace: namespace.unwrap_or_default(), old: asked.old.unwrap_or(&NULL) }
+    }
+
+    /// An object as a kind shows it.
+    fn shown(&self, kind: &Kind, object: &Value) -> Result<Value, Status> {
+        match (object, self.request.subresource) {
+            (Value::Null, _) => Ok(Value::Null),
+            (object, "scale") => subresource::scale_of(self.context, object),
+            (object, _) => Ok(convert::from_stored(kind, object.clone())),
+        }
+    }
+
+    fn objects<'o>(&'o self, object: &'o Value, old: &'o Value) -> Objects<'o> {
+        Objects { object, old, namespace: &self.namespace }
+    }
+
+    /// Asks one webhook. None when it is not concerned, or failed and that may be.
+    async fn ask(
+        &self,
+        hook: &Hook,
+        object: &Value,
+        mutating: bool,
+    ) -> Result<Option<(&'a Kind, Value, Answer)>, Status> {
+        let Some(kind) = hook.webhook.concerns(&self.request, &self.objects(object, self.old)) else { return Ok(None) };
+        let (new, old) = (self.shown(kind, object)?, self.shown(kind, self.old)?);
+        let objects = self.objects(&new, &old);
+        if !hook.webhook.wants(&self.request, kind, &objects)? {
+            return Ok(None);
+        }
+        let review = hook.webhook.review(&self.request, kind, &objects);
+        match self.call(hook, &review, mutating).await {
+            Ok(answer) => {
+                answer.warnings.iter().for_each(|warning| self.context.warn(warning));
+                Ok(Some((kind, new, answer)))
+            }
+            Err(why) => match hook.webhook.failure(&why) {
+                Some(status) => Err(status),
+                None => {
+                    tracing::warn!(webhook = hook.webhook.name, why, "a webhook failed, which may be");
+                    Ok(None)
+                }
+            },
+        }
+    }
+
+    async fn call(&self, hook: &Hook, review: &Value, mutating: bool) -> Result<Answer, String> {
+        let called = |why: String| format!("failed to call webhook: {why}");
+        let place = places::find(&Stored(&self.context.server.store), &hook.webhook.target).map_err(called)?;
+        let limit = Duration::from_secs(hook.webhook.timeout_seconds);
+        let body = review.to_string().into();
+        let body = hook.client.post(&place, body, limit).await.map_err(called)?;
+        hook.webhook.read_answer(&body, self.request.uid, mutating)
+    }
+
+    /// Lets one webhook change the object.
+    async fn change(&self, hook: &Hook, object: &mut Value) -> Result<bool, Status> {
+        let Some((kind, shown, answer)) = self.ask(hook, object, true).await? else { return Ok(false) };
+        if let Some(refusal) = answer.refusal {
+            return Err(refusal);
+        }
+        let Some(patch) = answer.patch.filter(|patch| patch.as_array().is_some_and(|steps| !steps.is_empty())) else {
+            return Ok(true);
+        };
+        let name = &hook.webhook.name;
+        if object.is_null() || self.request.subresource == "scale" {
+            let text = "attempted to modify the object, which is not supported for this operation";
+            return Err(Status::internal(format!("admission webhook {name:?} {text}")));
+        }
+        let patched = patch::json_patch(&shown, &patch).map_err(Status::internal)?;
+        let decoded = decode::value(kind.root(), patched);
+        let mut made = decoded
+            .map_err(|error| Status::internal(format!("admission webhook {name:?} made no valid object: {error}")))?
+            .value;
+        defaults::apply(kind, &mut made);
+        *object = convert::to_stored(kind, made);
+        Ok(true)
+    }
+
+    /// Asks all mutating webhooks in order; and again those that want it when others changed the object after them.
+    pub(super) async fn mutate(
+        &self,
+        hooks: &[Hook],
+        object: &mut Value,
+        between: impl FnOnce(&mut Value) -> Result<(), Status>,
+    ) -> Result<(), Status> {
+        let before = object.clone();
+        let mut seen = Vec::with_capacity(hooks.len());
+        for hook in hooks {
+            let was_asked = self.change(hook, object).await?;
+            seen.push((was_asked && hook.webhook.is_reinvoked).then(|| object.clone()));
+        }
+        if *object == before {
+            return Ok(());
+        }
+        between(object)?;
+        for (hook, seen) in hooks.iter().zip(seen) {
+            if seen.is_some_and(|seen| seen != *object) {
+                self.change(hook, object).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks all validating webhooks at the same time; the first refusal in order counts. Boxed: the compiler does not
+    /// see through futures that borrow this much.
+    pub(super) fn validate<'f>(&'f self, hooks: &'f [Hook], object: &'f Value) -> BoxFuture<'f, Result<(), Status>> {
+        Box::pin(async move {
+            for answer in join_all(hooks.iter().map(|hook| self.ask(hook, object, false))).await {
+                if let Some((_, _, Answer { refusal: Some(refusal), .. })) = answer? {
+                    return Err(refusal);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Asks all policies.
+    pub(super) fn judge(&self, policies: &[(Policy, Vec<Binding>)], object: &Value) -> Result<(), Status> {
+        for (policy, bindings) in policies {
+            let objects = self.objects(object, self.old);
+            let Some(kind) = policy.concerns(&self.request, &objects) else { continue };
+            let in_force = bindings.iter().filter(|binding| binding.concerns(&self.request, &objects));
+            let in_force: Vec<&Binding> = in_force.collect();
+            if in_force.is_empty() {
+                continue;
+            }
+            let (new, old) = (self.shown(kind, object)?, self.shown(kind, self.old)?);
+            for binding in in_force {
+                self.judge_bound(policy, binding, kind, &self.objects(&new, &old))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_bound(
+        &self,
+        policy: &Policy,
+        binding: &Binding,
+        kind: &Kind,
+        objects: &Objects<'_>,
+    ) -> Result<(), Status> {
+        for params in self.parameters(policy, binding)? {
+            for verdict in policy.verdicts(&self.request, kind, objects, &params) {
+                for action in &binding.actions {
+                    match action {
+                        Action::Deny => {
+                            let (asked, name) = (self.context.kind, self.request.name);
+                            return Err(verdict.refusal(asked, name, &policy.name, &binding.name));
+                        }
+                        Action::Warn => self.context.warn(verdict.warning(&policy.name, &binding.name)),
+                        Action::Audit => {
+                            tracing::info!(policy = policy.name, binding = binding.name, verdict.message, "broken");
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The parameters of a binding; null once for a policy without.
+    fn parameters(&self, policy: &Policy, binding: &Binding) -> Result<Vec<Value>, Status> {
+        let wanted = &binding.parameters;
+        let Some((version, kind)) = &policy.parameters else { return Ok(vec![Value::Null]) };
+        if wanted.name.is_none() && wanted.selector.is_none() {
+            return Ok(vec![Value::Null]);
+        }
+        let refuse = |why: String| match policy.ignores_failure {
+            true => Ok(Vec::new()),
+            false => {
+                let why = format!(
+                    "policy '{}' with binding '{}' denied request: failed to configure binding: {why}",
+                    policy.name, binding.name
+                );
+                Err(Status::forbidden(self.context.kind, self.request.name, &why))
+            }
+        };
+        let Some(kind) = self.context.table.object_kind(version, kind) else {
+            return refuse(format!("failed to find resource referenced by paramKind: '{version}, Kind={kind}'"));
+        };
+        let namespace = match (kind.namespaced, wanted.namespace.as_str()) {
+            (false, _) => "",
+            (true, "") => self.request.namespace,
+            (true, namespace) => namespace,
+        };
+        if kind.namespaced && namespace.is_empty() {
+            return refuse(
+                "cannot use namespaced paramRef in policy binding that matches cluster-scoped resources".into(),
+            );
+        }
+        let facts = Stored(&self.context.server.store);
+        let is_selected =
+            |object: &Arc<Value>| wanted.selector.as_ref().is_some_and(|found| found.matches_object(object));
+        let found: Vec<Arc<Value>> = match &wanted.name {
+            Some(name) => facts.get(&kind.resource_text(), namespace, name).into_iter().collect(),
+            None => facts.list(&kind.resource_text(), namespace).into_iter().filter(is_selected).collect(),
+        };
+        if found.is_empty() && !wanted.may_be_absent {
+            return refuse("no params found for policy binding with `Deny` parameterNotFoundAction".into());
+        }
+        Ok(found.iter().map(|object| convert::from_stored(kind, (**object).clone())).collect())
+    }
+}
+
+/// What identifies a request to webhooks.
+pub(super) fn uid() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
