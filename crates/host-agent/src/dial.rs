@@ -37,7 +37,7 @@ pub(crate) struct Target {
 /// Connects.
 pub(crate) async fn connect(machine: &dyn Machine, target: Target) -> Result<Box<dyn Duplex>, String> {
     let Target { address, port } = target;
-    machine.dial(address, port).await.map_err(|error| format!("dial tcp {address}:{port}: connect: {error}"))
+    machine.dial(address, port).await.map_err(|error| format!("dial tcp {address}:{port}: connect: {}", error.kind()))
 }
 
 /// The status of the answer to a request.
