@@ -12,4 +12,5 @@ mod protobuf;
 mod rollouts;
 mod serving;
 mod site;
+mod slow;
 mod streams;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isopod_apiserver::{ApiServer, Config, UserInfo};
+use isopod_store::Limits;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
@@ -54,10 +55,16 @@ impl Site {
 
     /// A site; what it is asked with, if anything, is the installed kubectl.
     pub async fn open() -> Self {
+        Self::with_limits(Limits::default()).await
+    }
+
+    /// The same with a store that gives up earlier.
+    pub async fn with_limits(store_limits: Limits) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let advertise = listener.local_addr().unwrap();
-        let config = Config { state_directory: Some(directory.path().join("state")), advertise, ..Config::default() };
+        let state_directory = Some(directory.path().join("state"));
+        let config = Config { state_directory, advertise, store_limits, ..Config::default() };
         let server = ApiServer::open(config).await.unwrap();
         server.connect_kubelets(Arc::new(FakeNode));
         let address = format!("https://{advertise}");

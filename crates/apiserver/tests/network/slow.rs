@@ -1,0 +1,72 @@
+//! A client that opens a watch over the network and never reads: what it costs the server, and whom it holds up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use isopod_store::Limits;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::site::Site;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const MERGE: &str = "application/merge-patch+json";
+
+/// A watch whose answer nobody reads.
+async fn unread_watch(site: &Site, token: &str) -> TlsStream<TcpStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(site.server.ca_certificate_pem().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let connector = TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth()));
+    let socket = TcpStream::connect(site.address.trim_start_matches("https://")).await.unwrap();
+    let mut stream = connector.connect("localhost".try_into().unwrap(), socket).await.unwrap();
+    let head = format!("GET {MAPS}?watch=1 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() / 1_024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_never_reads_is_let_go_and_holds_up_nobody() {
+    // History is kept for everyone alike; here little of it, so that what is left is what the watchers hold.
+    let limits = Limits { watch_queue: 16, events_per_topic: 16, history_bytes: 1 << 20, ..Limits::default() };
+    let site = Site::with_limits(limits).await;
+    let subject = json!({"kind": "ServiceAccount", "name": "default", "namespace": "default"});
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"});
+    let binding = json!({"metadata": {"name": "view"}, "roleRef": role, "subjects": [subject]});
+    site.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding).await;
+    site.post(MAPS, json!({"metadata": {"name": "x"}})).await;
+    let token = site.server.service_account_token("default", "default", 600).unwrap();
+    let before = site.server.store_stats().watchers;
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        unread.push(unread_watch(&site, &token).await);
+    }
+    while site.server.store_stats().watchers < before + unread.len() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let resident = resident_mib();
+    // Far more than sockets and buffers take: 64 KiB each time, 256 MiB for all of them together.
+    for round in 0..512 {
+        let data = json!({"data": {"round": round.to_string(), "file": "x".repeat(64 << 10)}});
+        let changed = site.request("PATCH", &format!("{MAPS}/x"), MERGE, data).await;
+        assert_eq!(changed["data"]["round"], round.to_string());
+    }
+    assert_eq!(site.server.store_stats().watchers, before, "nobody keeps what nobody reads");
+    let grown = resident_mib().saturating_sub(resident);
+    assert!(grown < 128, "{grown} MiB more");
+    // Their sockets are still open, and others are served.
+    site.request("GET", &format!("{MAPS}/x"), "", json!(null)).await;
+    drop(unread);
+}
