@@ -41,7 +41,11 @@ impl<'c, 't> Asked<'c, 't> {
         old: Option<&'c Value>,
         dry_run: bool,
     ) -> Self {
-        let name = meta(old.unwrap_or(object), "name").to_owned();
+        let name = match meta(old.unwrap_or(object), "name") {
+            // What opens a stream has no name of its own.
+            "" => context.info.name.clone(),
+            name => name.to_owned(),
+        };
         Self { context, operation, old, dry_run, name, suffix: names::suffix(random()) }
     }
 

@@ -10,9 +10,11 @@ mod spdy_exec;
 mod upgrade;
 
 use http::Request;
+use isopod_planner::admission::Operation;
 use isopod_schema::Status;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::admission::Asked;
 use crate::body::RequestBody;
 use crate::codec;
 use crate::context::Context;
@@ -30,10 +32,42 @@ pub(crate) async fn answer(context: &Context<'_>, request: Request<RequestBody>)
     if context.kind.subresource(&context.info.subresource).is_none() {
         return Ok(crate::respond::no_such_path());
     }
+    if context.info.subresource != "log" {
+        admit(context).await?;
+    }
     match context.info.subresource.as_str() {
         "log" => logs::answer(context).await,
         "portforward" => port_forward::answer(context, request).await,
         _ => exec::answer(context, request).await,
+    }
+}
+
+/// Opening a stream is admitted with its options.
+async fn admit(context: &Context<'_>) -> Result<(), Status> {
+    let query = &context.query;
+    let kind = connect_kind(&context.info.subresource);
+    let mut options = json!({"apiVersion": "v1", "kind": kind});
+    for name in ["stdin", "stdout", "stderr", "tty"].into_iter().filter(|name| query.flag(name)) {
+        options[name] = true.into();
+    }
+    if let Some(container) = query.get("container") {
+        options["container"] = container.into();
+    }
+    let command: Vec<&str> = query.all("command").collect();
+    if !command.is_empty() {
+        options["command"] = json!(command);
+    }
+    let asked = Asked::new(context, Operation::Connect, &options, None, false);
+    asked.mutate(&mut options.clone()).await?;
+    asked.validate(&options).await.map(|_| ())
+}
+
+/// Kind of the options of a stream.
+pub(crate) fn connect_kind(subresource: &str) -> &'static str {
+    match subresource {
+        "exec" => "PodExecOptions",
+        "attach" => "PodAttachOptions",
+        _ => "PodPortForwardOptions",
     }
 }
 

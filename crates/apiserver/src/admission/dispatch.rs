@@ -16,7 +16,7 @@ use super::facts::Stored;
 use super::places;
 use crate::context::Context;
 use crate::convert;
-use crate::subresource;
+use crate::{streams, subresource};
 
 /// Subresources whose bodies are of a kind that this server does not show to webhooks and policies.
 const NOT_SHOWN: [&str; 4] = ["binding", "eviction", "token", "approval"];
@@ -75,7 +75,11 @@ impl<'a> Review<'a> {
             operation: asked.operation.as_str(),
             kinds: kinds(context),
             subresource,
-            sent: (subresource == "scale").then_some(("autoscaling", "v1", "Scale")),
+            sent: match subresource {
+                "scale" => Some(("autoscaling", "v1", "Scale")),
+                other if asked.operation == Operation::Connect => Some(("", "v1", streams::connect_kind(other))),
+                _ => None,
+            },
             namespace: context.namespace(),
             name: &asked.name,
             user,
@@ -90,6 +94,7 @@ impl<'a> Review<'a> {
         match (object, self.request.subresource) {
             (Value::Null, _) => Ok(Value::Null),
             (object, "scale") => subresource::scale_of(self.context, object),
+            (object, _) if self.request.sent.is_some() => Ok(object.clone()),
             (object, _) => Ok(convert::from_stored(kind, object.clone())),
         }
     }
@@ -146,7 +151,7 @@ impl<'a> Review<'a> {
             return Ok(true);
         };
         let name = &hook.webhook.name;
-        if object.is_null() || self.request.subresource == "scale" {
+        if object.is_null() || self.request.sent.is_some() {
             let text = "attempted to modify the object, which is not supported for this operation";
             return Err(Status::internal(format!("admission webhook {name:?} {text}")));
         }

@@ -233,6 +233,17 @@ async fn webhooks_behind_services_and_bad_patches() {
     let said = create(&site, "one").await;
     assert!(said.code == 1 && said.err.contains("Internal error occurred"), "{said:?}");
     unconfigure(&site, "mutating").await;
+    let connect = json!({
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CONNECT"], "resources": ["pods/*"]}],
+        "matchConditions": [{"name": "exec", "expression": "request.kind.kind == 'PodExecOptions' && object.command[0] == 'sh'"}],
+    });
+    site.running_pod("p", &["main"]).await;
+    configure(&site, "validating", vec![hooks.hook("/refuse", "pods", connect)]).await;
+    let said = site.kubectl("exec p -- sh").await;
+    assert!(said.code == 1 && said.err.contains("not on my watch"), "{said:?}");
+    let said = site.kubectl("exec p -- true").await;
+    assert!(!said.err.contains("not on my watch"), "{said:?}");
+    unconfigure(&site, "validating").await;
     // A webhook for everything cannot lock the door to its own configuration.
     let everything =
         json!({"rules": [{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*"]}]});
