@@ -216,13 +216,8 @@ impl Status {
         let text = if let [one] = texts.as_slice() { one.clone() } else { format!("[{}]", texts.join(", ")) };
         let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let causes = errors.iter().map(FieldError::to_cause).collect();
-        let details = Details {
-            name: name.into(),
-            group: group.into(),
-            kind: kind.into(),
-            causes,
-            ..Details::default()
-        };
+        let details =
+            Details { name: name.into(), group: group.into(), kind: kind.into(), causes, ..Details::default() };
         let status = Self::new(Reason::Invalid, format!("{qualified} {name:?} is invalid: {text}"));
         Self { details: Some(Box::new(details)), ..status }
     }

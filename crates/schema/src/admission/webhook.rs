@@ -186,7 +186,9 @@ impl Webhook {
             (false, None, _) => return invalid("webhook returned response.patch but not response.patchType"),
             (false, Some("JSONPatch"), true) => {}
             (false, Some(other), true) => {
-                return invalid(&format!("invalid value {other:?} for response.patchType, only JSONPatch is supported"));
+                return invalid(&format!(
+                    "invalid value {other:?} for response.patchType, only JSONPatch is supported"
+                ));
             }
         }
         let bytes = STANDARD.decode(text).map_err(|error| format!("response.patch is not base64: {error}"))?;
