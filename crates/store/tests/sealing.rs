@@ -31,8 +31,16 @@ impl Sealer for Toy {
     }
 }
 
-fn open(path: &Path, keys: &[u8]) -> Result<Store, OpenError> {
-    Store::open_sealed(path, Limits::default(), Some(Arc::new(Toy(keys.to_vec()))))
+/// Opens with these keys, or without a sealer; waits until the store's last handle, and its writer's thread, have gone.
+fn open(path: &Path, keys: Option<&[u8]>) -> Result<Store, OpenError> {
+    for _ in 0..6_000 {
+        let sealer = keys.map(|keys| Arc::new(Toy(keys.to_vec())) as Arc<dyn Sealer>);
+        match Store::open_sealed(path, Limits::default(), sealer) {
+            Err(OpenError::InUse { .. }) => std::thread::sleep(std::time::Duration::from_millis(5)),
+            opened => return opened,
+        }
+    }
+    panic!("the store was not given back");
 }
 
 fn disk_holds(path: &Path, text: &str) -> bool {
@@ -40,47 +48,41 @@ fn disk_holds(path: &Path, text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-async fn close(store: Store) {
-    drop(store);
-    // The writer thread ends by itself once the last handle is gone.
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-}
-
 #[tokio::test]
 async fn chosen_keys_are_sealed_on_disk_and_keys_can_be_changed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
-    let store = open(&path, &[7]).unwrap();
+    let store = open(&path, Some(&[7])).unwrap();
     for (key, value) in [("secret/a", "a-very-secret-value"), ("plain/a", "a-very-plain-value")] {
         store.commit(Write::put(key, Expect::Any, Value::plain(value))).await.unwrap();
     }
     let revision = store.revision();
     assert_eq!(store.get("secret/a").unwrap().value, "a-very-secret-value");
-    close(store).await;
+    drop(store);
     assert!(!disk_holds(&path, "a-very-secret-value") && disk_holds(&path, "a-very-plain-value"));
 
     // With a new key first written anew, the old one is not needed any more; nobody sees a new revision.
     for keys in [&[7, 9][..], &[9]] {
-        let store = open(&path, keys).unwrap();
+        let store = open(&path, Some(keys)).unwrap();
         assert_eq!(store.get("secret/a").unwrap().value, "a-very-secret-value");
         assert_eq!(store.revision(), revision);
-        close(store).await;
+        drop(store);
     }
-    assert!(matches!(open(&path, &[7]), Err(OpenError::Damaged { .. })));
-    assert!(matches!(Store::open(&path, Limits::default()), Err(OpenError::Damaged { .. })));
+    assert!(matches!(open(&path, Some(&[7])), Err(OpenError::Damaged { .. })));
+    assert!(matches!(open(&path, None), Err(OpenError::Damaged { .. })));
 }
 
 #[tokio::test]
 async fn what_was_written_without_seals_is_sealed_when_it_is_wanted() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
-    let store = Store::open(&path, Limits::default()).unwrap();
+    let store = open(&path, None).unwrap();
     store.commit(Write::put("secret/a", Expect::Any, Value::plain("early"))).await.unwrap();
-    close(store).await;
+    drop(store);
     for keys in [&[3][..], &[3]] {
-        let store = open(&path, keys).unwrap();
+        let store = open(&path, Some(keys)).unwrap();
         assert_eq!(store.get("secret/a").unwrap().value, "early");
-        close(store).await;
+        drop(store);
     }
-    assert!(Store::open(&path, Limits::default()).is_err(), "it is sealed now");
+    assert!(open(&path, None).is_err(), "it is sealed now");
 }
