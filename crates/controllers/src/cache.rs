@@ -129,6 +129,15 @@ macro_rules! kinds {
             $($type(Change<$type>),)*
         }
 
+        impl Changed {
+            /// Kind and key of what changed, for logs.
+            pub(crate) fn named(&self) -> (&'static str, Key) {
+                match self {
+                    $(Self::$type(change) => ($type::KIND, change.key()),)*
+                }
+            }
+        }
+
         /// `(group, version, kind, plural)` of every kind that is watched in full.
         pub(crate) const WATCHED: &[(&str, &str, &str, &str)] =
             &[$(($type::GROUP, $type::VERSION, $type::KIND, $type::PLURAL)),*];

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::{Cache, WATCHED};
+use crate::cache::{Cache, Changed, WATCHED};
 use crate::execute::{Executor, Outcome};
 use crate::graph::{Metadata, Served, interned};
 use crate::loops::{self, GARBAGE, NAMESPACE_END, State};
@@ -266,7 +266,7 @@ impl Driver {
 
     fn put(&mut self, kind: &str, document: &Value) {
         if let Some(changed) = self.state.cache.put(kind, document) {
-            loops::touched(&self.state, &changed).into_iter().for_each(|work| self.queue.add(work));
+            self.changed(&changed);
         }
         // The graph must not fall behind the cache: a new object's owner is known with it.
         let served = self.served.iter().find(|served| served.kind == kind).copied();
@@ -277,8 +277,13 @@ impl Driver {
 
     fn remove(&mut self, kind: &str, key: &Key) {
         if let Some(changed) = self.state.cache.remove(kind, key) {
-            loops::touched(&self.state, &changed).into_iter().for_each(|work| self.queue.add(work));
+            self.changed(&changed);
         }
+    }
+
+    fn changed(&mut self, changed: &Changed) {
+        tracing::trace!(changed = ?changed.named(), "seen");
+        loops::touched(&self.state.cache, changed).for_each(|work| self.queue.add(work));
     }
 
     fn put_meta(&mut self, served: &Served, meta: ObjectMeta) {

@@ -1,6 +1,6 @@
 //! The work queue: which keys are to be decided about, and when. Pure: time is an argument.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use isopod_types::Key;
 use jiff::{SignedDuration, Timestamp};
@@ -20,6 +20,8 @@ pub(crate) struct Work {
 /// What is to be done, what is being done, and what is to be done later.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
+    /// In the order asked for, so that no loop waits behind another for ever.
+    order: VecDeque<Work>,
     ready: BTreeSet<Work>,
     busy: BTreeSet<Work>,
     /// Became due while busy.
@@ -33,8 +35,8 @@ impl Queue {
     pub(crate) fn add(&mut self, work: Work) {
         if self.busy.contains(&work) {
             self.again.insert(work);
-        } else {
-            self.ready.insert(work);
+        } else if self.ready.insert(work.clone()) {
+            self.order.push_back(work);
         }
     }
 
@@ -45,7 +47,8 @@ impl Queue {
 
     /// Takes the next work; it is busy until `done`.
     pub(crate) fn take(&mut self) -> Option<Work> {
-        let work = self.ready.pop_first()?;
+        let work = self.order.pop_front()?;
+        self.ready.remove(&work);
         self.busy.insert(work.clone());
         Some(work)
     }
@@ -63,7 +66,7 @@ impl Queue {
         }
         self.failures.remove(work);
         if self.again.remove(work) {
-            self.ready.insert(work.clone());
+            self.add(work.clone());
         }
     }
 
@@ -101,6 +104,16 @@ mod tests {
         assert_eq!(queue.take(), None);
         queue.done(&work("a"), false, at(0));
         assert_eq!(queue.take(), Some(work("a")));
+    }
+
+    #[test]
+    fn what_was_asked_for_first_is_done_first() {
+        let mut queue = Queue::default();
+        for name in ["z", "a", "m", "a"] {
+            queue.add(work(name));
+        }
+        let taken: Vec<String> = std::iter::from_fn(|| queue.take()).map(|work| work.key.name).collect();
+        assert_eq!(taken, ["z", "a", "m"]);
     }
 
     #[test]

@@ -1,0 +1,75 @@
+//! The controllers as a table: for each, which keys a change touches, and which planner function decides about a key.
+//!
+//! A new controller is a row here and a function in the planner. Nothing in these modules decides anything by itself.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use isopod_planner::{Plan, Target};
+use isopod_types::node::Node;
+use isopod_types::{Key, Object};
+use jiff::Timestamp;
+
+use crate::cache::{Cache, Changed};
+use crate::graph::Metadata;
+use crate::queue::Work;
+
+mod fargate;
+mod namespaces;
+mod workloads;
+
+pub(crate) use namespaces::{GARBAGE, NAMESPACE_END};
+
+/// One controller.
+pub(crate) struct Loop {
+    /// Its name, for work and logs.
+    pub(crate) name: &'static str,
+    /// The keys whose plans a change of an object may alter. Called for every change: it looks into indexes only.
+    pub(crate) touched: fn(&Cache, &Changed) -> Vec<Key>,
+    /// Decides about one key.
+    pub(crate) decide: fn(&mut State, &Key, Timestamp) -> Plan,
+}
+
+/// Every controller.
+const LOOPS: &[Loop] = &[
+    workloads::DEPLOYMENTS,
+    workloads::REPLICA_SETS,
+    namespaces::FURNISHING,
+    namespaces::END,
+    namespaces::COLLECTION,
+    fargate::SCHEDULING,
+    fargate::UNMATCHED,
+    fargate::NODES,
+];
+
+/// Everything decisions are made from.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) cache: Cache,
+    pub(crate) metadata: Metadata,
+    /// The cluster's CA, PEM.
+    pub(crate) ca_pem: String,
+    /// The address given last, per subnet.
+    pub(crate) cursors: BTreeMap<String, Ipv4Addr>,
+}
+
+/// Work on an object of the garbage graph; the UID stands for the key.
+pub(crate) fn garbage_work(uid: String) -> Work {
+    Work { name: GARBAGE, key: Key::cluster(uid) }
+}
+
+/// The work that a change of an object calls for.
+pub(crate) fn touched<'a>(cache: &'a Cache, changed: &'a Changed) -> impl Iterator<Item = Work> + 'a {
+    LOOPS.iter().flat_map(move |one| (one.touched)(cache, changed).into_iter().map(|key| Work { name: one.name, key }))
+}
+
+/// Decides about one piece of work.
+pub(crate) fn decide(state: &mut State, work: &Work, now: Timestamp) -> Plan {
+    let found = LOOPS.iter().find(|one| one.name == work.name);
+    found.map(|one| (one.decide)(state, &work.key, now)).unwrap_or_default()
+}
+
+/// The node that was put into the cache for a write that failed.
+pub(crate) fn assumed_node(target: &Target) -> Option<&Key> {
+    (target.kind == Node::KIND).then_some(&target.key)
+}
