@@ -18,6 +18,7 @@ pub mod profiles;
 pub mod quota;
 pub mod refusals;
 pub mod replicaset;
+pub mod scheduler;
 pub mod sizing;
 pub mod usage;
 pub mod volumes;

@@ -12,6 +12,7 @@ pub mod own;
 pub mod pod;
 pub mod probe;
 pub mod quantity;
+pub mod scheduling;
 pub mod workload;
 
 pub use meta::{Key, Object, ObjectMeta, OwnerReference};

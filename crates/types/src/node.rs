@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::meta::{ObjectMeta, object};
+use crate::pod::ResourceList;
 
 /// A node: one microVM.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -14,6 +16,8 @@ pub struct Node {
     pub metadata: ObjectMeta,
     /// Desired state.
     pub spec: NodeSpec,
+    /// Observed state.
+    pub status: NodeStatus,
 }
 object!(Node, "", "v1", "Node", "nodes", false);
 
@@ -27,6 +31,49 @@ pub struct NodeSpec {
     pub unschedulable: bool,
 }
 
+/// `status` of a node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeStatus {
+    /// What pods may have of it.
+    pub allocatable: ResourceList,
+    /// Conditions.
+    pub conditions: Vec<NodeCondition>,
+    /// Images it has.
+    pub images: Vec<NodeImage>,
+}
+
+/// A condition of a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeCondition {
+    /// Name.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// When it was last said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_heartbeat_time: Option<Timestamp>,
+    /// When `status` last changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<Timestamp>,
+    /// One word.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+}
+
+/// An image that a node has.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeImage {
+    /// All its names.
+    pub names: Vec<String>,
+    /// Bytes.
+    pub size_bytes: i64,
+}
+
 /// A taint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -37,6 +84,9 @@ pub struct Taint {
     pub value: String,
     /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
     pub effect: String,
+    /// When it was put on; only of `NoExecute`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_added: Option<Timestamp>,
 }
 
 /// A namespace.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::meta::{ObjectMeta, object};
 use crate::probe::{Lifecycle, Probe};
 use crate::quantity::Quantity;
+use crate::scheduling::{Affinity, Toleration, TopologySpreadConstraint};
 
 pub use status::{ContainerState, ContainerStatus, PodCondition, PodStatus, Running, Terminated, Waiting};
 
@@ -46,8 +47,18 @@ pub struct PodSpec {
     pub node_name: String,
     /// Labels a node must have.
     pub node_selector: BTreeMap<String, String>,
-    /// Affinity rules, whole.
-    pub affinity: Option<Value>,
+    /// Which nodes and which company it wants.
+    pub affinity: Option<Affinity>,
+    /// Taints it puts up with.
+    pub tolerations: Vec<Toleration>,
+    /// How its like are spread.
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+    /// Rank among pods that wait; higher goes first.
+    pub priority: Option<i64>,
+    /// `Never` keeps it from pushing others out.
+    pub preemption_policy: Option<String>,
+    /// What running it takes besides its containers.
+    pub overhead: ResourceList,
     /// Scheduler responsible for it.
     pub scheduler_name: String,
     /// Service account.
@@ -224,6 +235,8 @@ pub struct ContainerPort {
     /// Address of the node.
     #[serde(rename = "hostIP")]
     pub host_ip: Option<String>,
+    /// `TCP` (also when empty), `UDP` or `SCTP`.
+    pub protocol: String,
 }
 
 /// Requests and limits.

@@ -14,6 +14,8 @@ pub struct PodStatus {
     /// Address.
     #[serde(rename = "podIP")]
     pub pod_ip: String,
+    /// Node on which room is made for it.
+    pub nominated_node_name: String,
     /// When the host agent first saw it.
     pub start_time: Option<Timestamp>,
     /// Conditions.
