@@ -1,133 +1,215 @@
-//! Service addresses and node ports: chosen from the cluster's ranges, unique. Choosing and writing happen under one
-//! lock, and what is taken is read from the Services themselves, so there is nothing to keep in step.
+//! Service addresses and node ports: chosen from the ready ranges, unique. What is taken is read from the Services
+//! themselves and from IPAddress objects, so there is nothing that could leak; what is chosen but not written yet is
+//! reserved in memory until the write is over. IPAddress objects follow in [`objects`].
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
-use std::sync::Arc;
+mod claims;
+pub(crate) mod objects;
+mod ranges;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use isopod_schema::{FieldError, Status};
-use isopod_store::ListQuery;
 use serde_json::{Value, json};
-use tokio::sync::OwnedMutexGuard;
 
-use crate::codec;
+pub(crate) use claims::{Addresses, Claims};
+use claims::{Reservation, Taken};
+
 use crate::context::Context;
 use crate::strategy::{meta, text};
 
-const NODE_PORTS: RangeInclusive<u64> = 30_000..=32_767;
+/// Errors of one Service, as they are found.
+type Errors = Vec<FieldError>;
 
-/// Addresses and ports that Services have.
-#[derive(Default)]
-struct Taken {
-    addresses: BTreeSet<Ipv4Addr>,
-    ports: BTreeSet<(u64, String)>,
-}
-
-/// Gives a Service what it needs and does not have yet. The guard is held until the Service is written; other kinds
-/// need none.
+/// Gives a Service what it needs and does not have yet. What is chosen stays reserved until the answer is dropped,
+/// which must not be before the Service is written. Other kinds need nothing.
 ///
 /// # Errors
 /// 422 for an address or port that is taken or outside the range, 500 when none is left.
-pub(crate) async fn allocate(context: &Context<'_>, object: &mut Value) -> Result<Option<OwnedMutexGuard<()>>, Status> {
+pub(crate) fn allocate(
+    context: &Context<'_>,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<Option<Reservation>, Status> {
     if !context.kind.is("", "services") || text(object, &["spec", "type"]) == "ExternalName" {
         return Ok(None);
     }
-    let turn = Arc::clone(&context.server.addresses).lock_owned().await;
-    let taken = taken(context, meta(object, "name"))?;
+    let had = old.map(Claims::of).unwrap_or_default();
     let mut errors = Vec::new();
-    address(context, object, &taken, &mut errors)?;
-    if matches!(text(object, &["spec", "type"]), "NodePort" | "LoadBalancer") {
-        ports(object, taken, &mut errors)?;
+    families(object, old.is_none(), &mut errors);
+    if had.satisfy(object) {
+        return refuse(context, object, &errors).map(|()| None);
     }
-    if errors.is_empty() { Ok(Some(turn)) } else { Err(Status::invalid(context.kind, meta(object, "name"), &errors)) }
+    let reserved = context.server.addresses.lock();
+    let mut choice = Choice { context, taken: Taken::read(context, &reserved)?, had, errors };
+    choice.address(object)?;
+    choice.node_ports(object)?;
+    choice.health_check_port(object)?;
+    refuse(context, object, &choice.errors)?;
+    Ok(Some(Reservation::new(&context.server, reserved, Claims::of(object))))
 }
 
-/// What all Services but this one have.
-fn taken(context: &Context<'_>, but: &str) -> Result<Taken, Status> {
-    let own = context.key(but);
-    let query = ListQuery { prefix: "services/".into(), ..ListQuery::default() };
-    let list = context.server.store.list(&query).map_err(Status::internal)?;
-    let mut taken = Taken::default();
-    for entry in list.entries.iter().filter(|entry| *entry.key != *own) {
-        let service = codec::decode(&entry.value)?;
-        taken.addresses.extend(text(&service, &["spec", "clusterIP"]).parse::<Ipv4Addr>());
-        for port in service["spec"]["ports"].as_array().into_iter().flatten() {
-            let number = port["nodePort"].as_u64().unwrap_or(0);
-            taken.ports.insert((number, text(port, &["protocol"]).to_owned()));
-        }
-    }
-    Ok(taken)
+fn refuse(context: &Context<'_>, object: &Value, errors: &[FieldError]) -> Result<(), Status> {
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(context.kind, meta(object, "name"), errors)) }
 }
 
-fn address(
-    context: &Context<'_>,
-    object: &mut Value,
-    taken: &Taken,
-    errors: &mut Vec<FieldError>,
-) -> Result<(), Status> {
-    let range = context.server.config.service_cidr;
-    let asked = text(object, &["spec", "clusterIP"]).to_owned();
-    let chosen = match asked.as_str() {
-        "None" => "None".to_owned(),
-        "" => free_address(range, taken)
-            .ok_or_else(|| Status::internal(format!("no free address in {range}")))?
-            .to_string(),
-        asked => {
-            let valid = asked.parse().is_ok_and(|address: Ipv4Addr| range.contains(&address));
-            let free = valid && asked.parse().is_ok_and(|address| !taken.addresses.contains(&address));
-            if !valid {
-                let detail =
-                    format!("failed to allocate IP {asked}: the provided IP is not in the valid range {range}");
-                errors.push(FieldError::invalid("spec.clusterIPs", json!([asked]), detail));
-            } else if !free {
-                let detail = format!("failed to allocate IP {asked}: provided IP is already allocated");
-                errors.push(FieldError::invalid("spec.clusterIPs", json!([asked]), detail));
-            }
-            asked.to_owned()
-        }
-    };
+/// One family, which every Service of the cluster has.
+fn families(object: &mut Value, is_new: bool, errors: &mut Errors) {
     let spec = &mut object["spec"];
-    spec["clusterIP"] = chosen.as_str().into();
-    spec["clusterIPs"] = json!([chosen]);
+    if spec["ipFamilyPolicy"] == "RequireDualStack" {
+        let text = "this cluster is not configured for dual-stack services";
+        errors.push(FieldError::invalid("spec.ipFamilyPolicy", "RequireDualStack", text));
+    }
+    for (at, family) in spec["ipFamilies"].as_array().into_iter().flatten().enumerate() {
+        if family != "IPv4" {
+            let path = format!("spec.ipFamilies[{at}]");
+            errors.push(FieldError::invalid(path, family.clone(), "not configured on this cluster"));
+        }
+    }
+    let one = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
+    let list = spec["clusterIPs"].as_array();
+    if let (true, Some(first)) = (is_new, list.and_then(|list| list.first()))
+        && *first != one
+    {
+        let text = match one.as_str() {
+            "" => "must be empty when `clusterIP` is not specified",
+            _ => "first value must match `clusterIP`",
+        };
+        errors.push(FieldError::invalid("spec.clusterIPs", spec["clusterIPs"].clone(), text));
+    }
+    if !is_new && !one.is_empty() {
+        spec["clusterIPs"] = json!([one]);
+    }
     for (field, value) in [("ipFamilies", json!(["IPv4"])), ("ipFamilyPolicy", json!("SingleStack"))] {
         if spec[field].is_null() {
             spec[field] = value;
         }
     }
-    Ok(())
 }
 
-/// The first address is the API server's; after it any free one, beginning at a random place.
-fn free_address(range: ipnet::Ipv4Net, taken: &Taken) -> Option<Ipv4Addr> {
-    let first = u32::from(range.network()) + 2;
-    let count = u32::from(range.broadcast()).checked_sub(first)?;
-    let offset = u32::from_le_bytes(crate::create::random()[..4].try_into().ok()?) % count.max(1);
-    let candidates = (0..count).map(|step| Ipv4Addr::from(first + (offset + step) % count));
-    candidates.into_iter().find(|address| !taken.addresses.contains(address))
+/// A Service on its way to what it needs.
+struct Choice<'a, 't> {
+    context: &'a Context<'t>,
+    /// What nobody else may have.
+    taken: Taken,
+    /// What the Service has already.
+    had: Claims,
+    errors: Errors,
 }
 
-fn ports(object: &mut Value, mut taken: Taken, errors: &mut Vec<FieldError>) -> Result<(), Status> {
-    let list = object["spec"].get_mut("ports").and_then(Value::as_array_mut);
-    for (number, port) in list.into_iter().flatten().enumerate() {
-        let protocol = text(port, &["protocol"]).to_owned();
-        let asked = port["nodePort"].as_u64().filter(|asked| *asked > 0);
-        let is_free = |candidate: &u64| !taken.ports.contains(&(*candidate, protocol.clone()));
-        let chosen = match asked {
-            None => NODE_PORTS.into_iter().find(is_free).ok_or_else(|| Status::internal("no free node port"))?,
-            Some(asked) => {
-                let path = format!("spec.ports[{number}].nodePort");
-                if !NODE_PORTS.contains(&asked) {
-                    let detail = "provided port is not in the valid range. The range of valid ports is 30000-32767";
-                    errors.push(FieldError::invalid(path, asked, detail));
-                } else if !is_free(&asked) {
-                    errors.push(FieldError::invalid(path, asked, "provided port is already allocated"));
-                }
+impl Choice<'_, '_> {
+    fn address(&mut self, object: &mut Value) -> Result<(), Status> {
+        let asked = text(object, &["spec", "clusterIP"]).to_owned();
+        let chosen = match asked.as_str() {
+            "None" => asked,
+            "" => {
+                let free = ranges::free_address(&ranges::ready(&self.context.server)?, &self.taken);
+                free.ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?.to_string()
+            }
+            _ => {
+                self.asked_address(&asked)?;
                 asked
             }
         };
-        port["nodePort"] = chosen.into();
-        taken.ports.insert((chosen, protocol));
+        object["spec"]["clusterIP"] = chosen.as_str().into();
+        object["spec"]["clusterIPs"] = json!([chosen]);
+        Ok(())
     }
-    Ok(())
+
+    fn asked_address(&mut self, asked: &str) -> Result<(), Status> {
+        let Ok(address) = asked.parse::<Ipv4Addr>() else { return Ok(()) };
+        if self.had.addresses.contains(&IpAddr::V4(address)) {
+            return Ok(());
+        }
+        let ranges = ranges::ready(&self.context.server)?;
+        let why = if !ranges.iter().any(|range| ranges::holds(range, address)) {
+            let valid: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+            let valid = valid.join(",");
+            format!("the provided IP ({asked}) is not in the valid range. The range of valid IPs is {valid}")
+        } else if self.taken.addresses.contains(&IpAddr::V4(address)) {
+            "provided IP is already allocated".to_owned()
+        } else {
+            return Ok(());
+        };
+        let detail = format!("failed to allocate IP {asked}: {why}");
+        self.errors.push(FieldError::invalid("spec.clusterIPs", json!([asked]), detail));
+        Ok(())
+    }
+
+    /// Ports that differ in nothing but the protocol share a node port where they can.
+    fn node_ports(&mut self, object: &mut Value) -> Result<(), Status> {
+        let wanted = match text(object, &["spec", "type"]) {
+            "NodePort" => true,
+            "LoadBalancer" => object["spec"]["allocateLoadBalancerNodePorts"] != false,
+            _ => return Ok(()),
+        };
+        let list = object["spec"].get_mut("ports").and_then(Value::as_array_mut);
+        let ports: Vec<&mut Value> = list.into_iter().flatten().collect();
+        let mut by_port: BTreeMap<u64, u16> = BTreeMap::new();
+        for port in &ports {
+            if let Some(number) = claims::port_number(&port["nodePort"]) {
+                by_port.entry(port["port"].as_u64().unwrap_or(0)).or_insert(number);
+            }
+        }
+        for (at, port) in ports.into_iter().enumerate() {
+            let protocol = text(port, &["protocol"]).to_owned();
+            let chosen = match (claims::port_number(&port["nodePort"]), wanted) {
+                (Some(asked), _) => {
+                    self.asked_port(asked, &protocol, format!("spec.ports[{at}].nodePort"));
+                    asked
+                }
+                (None, false) => continue,
+                (None, true) => {
+                    let sibling = by_port.get(&port["port"].as_u64().unwrap_or(0)).copied();
+                    let sibling = sibling.filter(|number| !self.taken.ports.contains(&(*number, protocol.clone())));
+                    sibling.map_or_else(|| self.any_port(&protocol), Ok)?
+                }
+            };
+            by_port.insert(port["port"].as_u64().unwrap_or(0), chosen);
+            port["nodePort"] = chosen.into();
+            self.taken.ports.insert((chosen, protocol));
+        }
+        Ok(())
+    }
+
+    fn asked_port(&mut self, asked: u16, protocol: &str, path: String) {
+        if let Some(why) = self.port_problem(asked, protocol) {
+            self.errors.push(FieldError::invalid(path, asked, why));
+        }
+    }
+
+    fn port_problem(&self, asked: u16, protocol: &str) -> Option<&'static str> {
+        let port = (asked, protocol.to_owned());
+        if self.taken.ports.contains(&port) {
+            Some("provided port is already allocated")
+        } else if !ranges::NODE_PORTS.contains(&asked) && !self.had.ports.contains(&port) {
+            Some("provided port is not in the valid range. The range of valid ports is 30000-32767")
+        } else {
+            None
+        }
+    }
+
+    fn any_port(&self, protocol: &str) -> Result<u16, Status> {
+        let free = |port: &u16| !self.taken.ports.contains(&(*port, protocol.to_owned()));
+        ranges::free_port(free).ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))
+    }
+
+    /// The port under which a load balancer asks a node whether it has endpoints of its own.
+    fn health_check_port(&mut self, object: &mut Value) -> Result<(), Status> {
+        if !claims::needs_health_check_port(object) {
+            return Ok(());
+        }
+        let chosen = match claims::port_number(&object["spec"]["healthCheckNodePort"]) {
+            None => self.any_port("TCP")?,
+            Some(asked) => match self.port_problem(asked, "TCP") {
+                None => asked,
+                Some(why) => {
+                    let text = format!("failed to allocate requested HealthCheck NodePort {asked}: {why}");
+                    return Err(Status::internal(text));
+                }
+            },
+        };
+        object["spec"]["healthCheckNodePort"] = chosen.into();
+        Ok(())
+    }
 }

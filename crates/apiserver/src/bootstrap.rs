@@ -13,7 +13,7 @@ use crate::config::OpenError;
 use crate::context::commit;
 use crate::server::ApiServer;
 use crate::strategy::meta;
-use crate::{codec, create};
+use crate::{addresses, codec, create};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
@@ -21,9 +21,15 @@ pub(crate) async fn run(server: &Arc<ApiServer>) -> Result<(), OpenError> {
     let failed = |status: Status| OpenError::Bootstrap(status.to_string());
     let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     all(server, NAMESPACES.map(namespace).to_vec()).await.map_err(failed)?;
-    all(server, priority_classes().into_iter().chain([authentication(server), service(server)]).collect())
-        .await
-        .map_err(failed)?;
+    all(
+        server,
+        priority_classes()
+            .into_iter()
+            .chain([authentication(server), addresses::objects::default_range(server), service(server)])
+            .collect(),
+    )
+    .await
+    .map_err(failed)?;
     // Together, so that one commit makes many of them durable.
     let followed = roles::all().into_iter().chain(endpoints(server)).map(|object| follow(server, object));
     futures::future::try_join_all(followed).await.map(|_| ()).map_err(failed)

@@ -8,6 +8,7 @@ use isopod_schema::{Kind, Status};
 use isopod_store::{Entry, Value as Stored};
 use serde_json::Value;
 
+use crate::addresses::Claims;
 use crate::rbac::Policy;
 use crate::selection::Facts;
 
@@ -96,6 +97,8 @@ pub(crate) type Slot = Mutex<Option<(Arc<Kind>, Bytes)>>;
 pub(crate) struct Derived {
     pub(crate) facts: OnceLock<Facts>,
     pub(crate) policy: OnceLock<Policy>,
+    /// Of a Service: its addresses and node ports.
+    pub(crate) claims: OnceLock<Arc<Claims>>,
     /// Of a namespace: it is going away.
     pub(crate) terminating: OnceLock<bool>,
     /// The whole object, of kinds that admission looks at.

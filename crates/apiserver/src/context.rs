@@ -9,6 +9,7 @@ use isopod_store::{CommitError, Entry, Outcome, Write};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::addresses;
 use crate::admission::configured;
 use crate::convert;
 use crate::negotiate::{self, Input, Offer};
@@ -280,6 +281,9 @@ impl<'t> Context<'t> {
             && self.stored.group == isopod_schema::admission::GROUP
         {
             configured::in_force(&self.server, entry.mod_revision).await;
+        }
+        if let Outcome::Committed(entry) = &outcome {
+            addresses::objects::in_step(&self.server, entry).await;
         }
         Ok(outcome)
     }

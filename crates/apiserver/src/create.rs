@@ -113,7 +113,7 @@ async fn attempt(
         strategy::prepare_create(context.stored, &mut object, context.now, &uid);
     }
     ownership::set(&mut object, owners);
-    let _turn = addresses::allocate(context, &mut object).await?;
+    let _reserved = addresses::allocate(context, &mut object, None)?;
     let name = meta(&object, "name").to_owned();
     let errors = validate::create(context.stored, &object);
     if !errors.is_empty() {

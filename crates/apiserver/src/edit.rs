@@ -206,7 +206,7 @@ pub(crate) async fn write_claimed(
         if asked.mutate(&mut new).await? {
             new = prepared_again(context, part, new, &old)?;
         }
-        let _turn = if part == Part::Main { addresses::allocate(context, &mut new).await? } else { None };
+        let _reserved = if part == Part::Main { addresses::allocate(context, &mut new, Some(&old))? } else { None };
         check(context, part, &new, &old)?;
         let charge = asked.validate(&new).await?;
         if new == old {

@@ -4,8 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use isopod_schema::Status;
 use isopod_store::Store;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 
+use crate::addresses::{self, Addresses};
 use crate::admission::configured::{self, Snapshot};
 use crate::admission::quota::{self, Turns};
 use crate::config::{Config, OpenError};
@@ -37,8 +38,8 @@ pub struct ApiServer {
     tables: watch::Sender<Arc<Served>>,
     pub(crate) reads: FairQueue,
     pub(crate) writes: FairQueue,
-    /// Held while a Service address or node port is chosen and written.
-    pub(crate) addresses: Arc<Mutex<()>>,
+    /// What is chosen for Services that are being written.
+    pub(crate) addresses: Addresses,
     /// Webhooks and policies.
     pub(crate) configured: Snapshot,
     /// Held per namespace while something is charged to its quotas and written.
@@ -69,7 +70,7 @@ impl ApiServer {
             tables: watch::Sender::new(Arc::new(Served::builtin())),
             reads: FairQueue::new(READS_IN_FLIGHT),
             writes: FairQueue::new(WRITES_IN_FLIGHT),
-            addresses: Arc::new(Mutex::new(())),
+            addresses: Addresses::default(),
             configured: Snapshot::new(Arc::default()),
             quotas: Turns::default(),
             metrics: Metrics::default(),
@@ -145,7 +146,8 @@ impl ApiServer {
 async fn follow(server: &Arc<ApiServer>) -> Result<(), Status> {
     customs::start(server).await?;
     configured::start(server).await?;
-    quota::start(server).await
+    quota::start(server).await?;
+    addresses::objects::start(server).await
 }
 
 impl std::fmt::Debug for ApiServer {

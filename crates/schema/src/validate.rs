@@ -4,6 +4,7 @@ mod config;
 mod container;
 mod immutable;
 mod metadata;
+mod network;
 mod other;
 mod own;
 mod pod;

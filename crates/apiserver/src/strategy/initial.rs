@@ -151,6 +151,14 @@ pub(super) fn keep_allocated(kind: &Kind, object: &mut Value, old: &Value) {
     if matches!(object["spec"]["type"].as_str(), Some("NodePort" | "LoadBalancer")) {
         keep_node_ports(object, old);
     }
+    let health = "healthCheckNodePort";
+    let is_local = object["spec"]["type"] == "LoadBalancer" && object["spec"]["externalTrafficPolicy"] == "Local";
+    if is_local
+        && object["spec"][health].as_u64().unwrap_or(0) == 0
+        && let Some(port) = old["spec"].get(health)
+    {
+        object["spec"][health] = port.clone();
+    }
 }
 
 /// Fields that the new type does not have go when they still are what they were; new ones are left to validation.
@@ -173,9 +181,11 @@ fn drop_type_dependent(object: &mut Value, old: &Value) {
         _ => &["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort", "externalTrafficPolicy"],
     };
     let Some(fields) = spec.as_object_mut() else { return };
-    for field in dropped {
-        if fields.get(*field) == before.get(*field) {
-            fields.shift_remove(*field);
+    let is_local = fields.get("externalTrafficPolicy").is_some_and(|policy| policy == "Local");
+    let health = if is_local { None } else { Some("healthCheckNodePort") };
+    for field in dropped.iter().copied().chain(health) {
+        if fields.get(field) == before.get(field) {
+            fields.shift_remove(field);
         }
     }
     if !matches!(fields.get("type").and_then(Value::as_str), Some("NodePort" | "LoadBalancer")) {

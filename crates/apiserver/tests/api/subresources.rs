@@ -1,4 +1,4 @@
-//! status, scale, binding, eviction, token, and Services' addresses.
+//! status, scale, binding, eviction and token.
 
 use serde_json::{Value, json};
 
@@ -98,54 +98,6 @@ async fn evictions_ask_the_budget() {
         (&json!("status"), &json!({}))
     );
     assert_eq!(cluster.ok(&format!("GET {POD}"), Value::Null).await["metadata"]["deletionGracePeriodSeconds"], 30);
-}
-
-#[tokio::test]
-async fn services_get_addresses_and_keep_them() {
-    let cluster = Cluster::new().await;
-    let service = |name: &str, spec: Value| json!({"metadata": {"name": name}, "spec": spec});
-    let ports = json!([{"port": 80}]);
-    let plain = cluster.create("services", "default", service("a", json!({"ports": ports}))).await;
-    let address = plain["spec"]["clusterIP"].as_str().unwrap().to_owned();
-    assert!(address.starts_with("10.100."), "{address}");
-    assert_eq!((&plain["spec"]["clusterIPs"], &plain["spec"]["type"]), (&json!([address]), &json!("ClusterIP")));
-    let headless =
-        cluster.create("services", "default", service("h", json!({"clusterIP": "None", "ports": ports}))).await;
-    assert_eq!(headless["spec"]["clusterIP"], "None");
-    let node = cluster.create("services", "default", service("n", json!({"type": "NodePort", "ports": ports}))).await;
-    assert_eq!(node["spec"]["ports"][0]["nodePort"], 30_000);
-    let table = [
-        (json!({"clusterIP": address, "ports": ports}), "provided IP is already allocated"),
-        (json!({"clusterIP": "10.0.0.1", "ports": ports}), "is not in the valid range"),
-        (
-            json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30_000}]}),
-            "provided port is already allocated",
-        ),
-        (json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}), "not in the valid range"),
-    ];
-    for (spec, part) in table {
-        let (code, message) = cluster.refused("POST /api/v1/namespaces/default/services", service("x", spec)).await;
-        assert_eq!((code, message.contains(part)), (422, true), "{message}");
-    }
-    let line = "PUT /api/v1/namespaces/default/services/a";
-    let kept = cluster.ok(line, service("a", json!({"ports": [{"port": 81}]}))).await;
-    assert_eq!((&kept["spec"]["clusterIP"], &kept["spec"]["ports"][0]["port"]), (&json!(address), &json!(81)));
-}
-
-#[tokio::test]
-async fn services_change_their_type() {
-    let cluster = Cluster::new().await;
-    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
-    let created = cluster.create("services", "default", service).await;
-    let line = "PATCH /api/v1/namespaces/default/services/s";
-    for (kind, port) in [("NodePort", json!(30_000)), ("LoadBalancer", json!(30_000)), ("ClusterIP", Value::Null)] {
-        let now = cluster.ok(line, json!({"spec": {"type": kind}})).await;
-        assert_eq!(
-            (&now["spec"]["ports"][0]["nodePort"], &now["spec"]["clusterIP"]),
-            (&port, &created["spec"]["clusterIP"]),
-            "{kind}"
-        );
-    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Errors, FieldError};
+use super::{Errors, FieldError, network};
 use crate::table::Kind;
 use crate::walk;
 
@@ -61,6 +61,9 @@ pub(super) fn check(kind: &Kind, object: &Value, old: &Value, errors: &mut Error
     }
     if kind.is("apps", "statefulsets") {
         stateful_set(object, old, errors);
+    }
+    if kind.is("networking.k8s.io", "servicecidrs") {
+        network::range_changes(object, old, errors);
     }
     if kind.is("", "nodes") {
         set_once(object, old, "spec.providerID", errors);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Errors, FieldError, workload};
+use super::{Errors, FieldError, network, workload};
 use crate::admission;
 use crate::names;
 use crate::table::Kind;
@@ -32,6 +32,9 @@ pub(super) fn check(kind: &Kind, object: &Value, errors: &mut Errors) {
         }
         "validatingwebhookconfigurations" | "mutatingwebhookconfigurations" => webhooks(object, errors),
         _ => {}
+    }
+    if kind.group == "networking.k8s.io" {
+        network::check(kind, object, errors);
     }
     if kind.group == admission::GROUP {
         admission::check(kind, object).into_iter().for_each(|error| errors.push(error));

@@ -26,6 +26,7 @@ pub(super) fn check(service: &Value, old: Option<&Value>, errors: &mut Errors) {
     by_type(spec, ty, headless, errors);
     affinity(spec, errors);
     addresses(spec, errors);
+    health_check_port(spec, old.and_then(|old| old.get("spec")), errors);
     if let Some(old) = old {
         changes(spec, old.get("spec").unwrap_or(&Value::Null), errors);
     }
@@ -120,6 +121,25 @@ fn addresses(spec: &Value, errors: &mut Errors) {
         if !is_ip(address) {
             errors.push(FieldError::invalid(format!("spec.externalIPs[{at}]"), address, rule));
         }
+    }
+}
+
+/// A node's health is asked for only by load balancers that keep traffic on the node where it arrives.
+fn health_check_port(spec: &Value, before: Option<&Value>, errors: &mut Errors) {
+    let port = |spec: &Value| spec.get("healthCheckNodePort").and_then(Value::as_i64).unwrap_or_default();
+    let needs = |spec: &Value| {
+        walk::text(spec, &["type"]) == "LoadBalancer" && walk::text(spec, &["externalTrafficPolicy"]) == "Local"
+    };
+    if port(spec) != 0 && !needs(spec) {
+        let rule = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.push(FieldError::invalid("spec.healthCheckNodePort", port(spec), rule));
+    }
+    if let Some(before) = before
+        && needs(spec)
+        && needs(before)
+        && port(spec) != port(before)
+    {
+        errors.push(FieldError::invalid("spec.healthCheckNodePort", port(spec), "field is immutable"));
     }
 }
 
