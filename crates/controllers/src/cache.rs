@@ -1,11 +1,13 @@
 //! The cluster as the planner's functions see it: typed views by kind, with the indexes that plans need.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use isopod_types::node::{ConfigMap, Namespace, Node, ServiceAccount};
 use isopod_types::own::{Cluster, FargateProfile, Host};
 use isopod_types::pod::Pod;
-use isopod_types::workload::{Deployment, ReplicaSet};
+use isopod_types::statefulset::{ControllerRevision, StatefulSet};
+use isopod_types::storage::PersistentVolumeClaim;
+use isopod_types::workload::{Deployment, ReplicaSet, ReplicationController};
 use isopod_types::{Key, Object};
 use serde_json::Value;
 
@@ -15,11 +17,16 @@ pub(crate) struct Kind<K> {
     objects: BTreeMap<Key, K>,
     /// Keys by the UID of the controlling owner; empty UID for orphans.
     by_owner: BTreeMap<String, BTreeSet<Key>>,
+    /// UIDs of objects that went last: the answer to a write may come in after the end of its object.
+    gone: VecDeque<String>,
 }
+
+/// Ends that are remembered per kind: more than writes that are under way at once.
+const GONE_MAX: usize = 1024;
 
 impl<K> Default for Kind<K> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), by_owner: BTreeMap::new() }
+        Self { objects: BTreeMap::new(), by_owner: BTreeMap::new(), gone: VecDeque::new() }
     }
 }
 
@@ -70,6 +77,9 @@ impl<K: Object> Kind<K> {
         {
             return None;
         }
+        if before.is_none() && self.gone.contains(&object.meta().uid) {
+            return None;
+        }
         let before = self.objects.remove(&key);
         if let Some(before) = &before {
             self.unindex(&key, &owner_uid(before));
@@ -82,7 +92,15 @@ impl<K: Object> Kind<K> {
     fn remove(&mut self, key: &Key) -> Option<Change<K>> {
         let before = self.objects.remove(key)?;
         self.unindex(key, &owner_uid(&before));
+        self.bury(&before.meta().uid);
         Some(Change { before: Some(before), after: None })
+    }
+
+    fn bury(&mut self, uid: &str) {
+        if !uid.is_empty() {
+            self.gone.push_back(uid.to_owned());
+            self.gone.drain(..self.gone.len().saturating_sub(GONE_MAX));
+        }
     }
 
     fn unindex(&mut self, key: &Key, owner: &str) {
@@ -178,6 +196,10 @@ kinds! {
     config_maps: ConfigMap,
     deployments: Deployment,
     replica_sets: ReplicaSet,
+    replication_controllers: ReplicationController,
+    stateful_sets: StatefulSet,
+    revisions: ControllerRevision,
+    claims: PersistentVolumeClaim,
     profiles: FargateProfile,
     hosts: Host,
     clusters: Cluster,
@@ -210,6 +232,17 @@ mod tests {
         assert!(cache.put("Pod", &pod("a", "4", None)).is_none());
         assert!(cache.put("Pod", &pod("a", "5", None)).is_none());
         assert!(cache.put("Pod", &pod("a", "6", None)).is_some());
+    }
+
+    #[test]
+    fn what_is_gone_does_not_come_back_by_an_old_answer() {
+        let mut cache = Cache::default();
+        cache.put("Pod", &pod("a", "5", None));
+        cache.remove("Pod", &Key::new("x", "a"));
+        assert!(cache.put("Pod", &pod("a", "6", None)).is_none());
+        let mut next = pod("a", "7", None);
+        next["metadata"]["uid"] = json!("another");
+        assert!(cache.put("Pod", &next).is_some());
     }
 
     #[test]

@@ -107,6 +107,7 @@ impl Driver {
             metadata: Metadata::default(),
             ca_pem: settings.ca_pem,
             cursors: BTreeMap::new(),
+            refusals: BTreeMap::new(),
         };
         let executor = Executor { client, recorder: Arc::default() };
         Self {
@@ -260,6 +261,11 @@ impl Driver {
             if let Some(key) = loops::assumed_node(target) {
                 self.remove("Node", key);
             }
+        }
+        match outcome.refusal {
+            Some(words) => drop(self.state.refusals.insert(work.clone(), words)),
+            None if !outcome.failed => drop(self.state.refusals.remove(work)),
+            None => {}
         }
         self.queue.done(work, outcome.failed, Timestamp::now());
     }

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use futures::StreamExt;
 use isopod_planner::events::{Recorder, Recording, Source};
 use isopod_planner::{Reason, Target, Write};
-use isopod_types::pod::Pod;
-use isopod_types::{Key, Object};
+use isopod_types::Key;
 use jiff::Timestamp;
 use kube::Client;
 use serde_json::Value;
 
+use crate::announce::{self, Announcement};
 use crate::request;
 
 /// Creates or deletes of one plan that run at the same time.
@@ -25,6 +25,8 @@ pub(crate) struct Outcome {
     pub(crate) gone: Vec<(&'static str, Key)>,
     /// Targets of creations that failed.
     pub(crate) not_created: Vec<Target>,
+    /// Why the API refused a creation.
+    pub(crate) refusal: Option<String>,
     /// Whether the plan is to be made anew soon.
     pub(crate) failed: bool,
 }
@@ -36,16 +38,25 @@ pub(crate) struct Executor {
     pub(crate) recorder: Arc<Mutex<Recorder>>,
 }
 
-/// Runs of writes of the same sort may run at the same time; everything else keeps its order.
+/// Runs of writes of the same sort may run at the same time; everything else keeps its order. Creations start with one and
+/// double: what refuses them refuses few.
 fn runs(writes: Vec<Write>) -> Vec<Vec<Write>> {
     let mut runs: Vec<Vec<Write>> = Vec::new();
+    let mut room = 0;
     for write in writes {
-        let parallel = matches!(write, Write::Create { .. } | Write::Delete { .. } | Write::Event { .. });
-        match runs.last_mut() {
-            Some(run) if parallel && std::mem::discriminant(&run[0]) == std::mem::discriminant(&write) => {
-                run.push(write)
+        let is_create = matches!(write, Write::Create { .. });
+        let parallel = is_create || matches!(write, Write::Delete { .. } | Write::Event { .. });
+        let same = |run: &&mut Vec<Write>| std::mem::discriminant(&run[0]) == std::mem::discriminant(&write);
+        match runs.last_mut().filter(same).filter(|_| parallel) {
+            Some(run) if !is_create || run.len() < room => run.push(write),
+            Some(_) => {
+                room = (2 * room).min(PARALLEL_WRITES);
+                runs.push(vec![write]);
             }
-            _ => runs.push(vec![write]),
+            None => {
+                room = 1;
+                runs.push(vec![write]);
+            }
         }
     }
     runs
@@ -91,11 +102,15 @@ impl Executor {
     async fn succeeded(&self, write: &Write, answer: Value) -> Outcome {
         let mut outcome = Outcome::default();
         match write {
+            // What waited for nothing but its finalizers is gone with the last of them.
+            Write::Patch { target, .. } if is_deleting(&answer) && !still_there(&answer) => {
+                outcome.gone.push((target.kind, target.key.clone()));
+            }
             Write::Create { target, .. } | Write::Patch { target, .. } | Write::FinalizeNamespace { target } => {
                 outcome.written.push((target.kind, answer));
             }
-            Write::Delete { target, .. } => match answer["metadata"]["deletionTimestamp"].as_str() {
-                Some(_) if answer["kind"] == target.kind && still_there(&answer) => {
+            Write::Delete { target, .. } => match is_deleting(&answer) {
+                true if answer["kind"] == target.kind && still_there(&answer) => {
                     outcome.written.push((target.kind, answer))
                 }
                 _ => outcome.gone.push((target.kind, target.key.clone())),
@@ -103,11 +118,9 @@ impl Executor {
             Write::Bind { .. } | Write::Event { .. } => {}
         }
         if let Write::Create { target, object, .. } = write
-            && let Some((owner, kind)) = owner_of_pod(target, object)
             && let Some((_, pod)) = outcome.written.first()
         {
-            let text = format!("Created pod: {}", pod["metadata"]["name"].as_str().unwrap_or_default());
-            self.event(&owner, kind, &Reason::normal("SuccessfulCreate", text)).await;
+            self.announce(announce::created(target, object, pod)).await;
         }
         outcome
     }
@@ -128,11 +141,18 @@ impl Executor {
         let mut outcome = Outcome { failed: true, ..Outcome::default() };
         if let Write::Create { target, object, .. } = write {
             outcome.not_created.push(target.clone());
-            if let Some((owner, kind)) = owner_of_pod(target, object).filter(|_| (400..500).contains(&code)) {
-                self.event(&owner, kind, &Reason::warning("FailedCreate", format!("Error creating: {text}"))).await;
+            if (400..500).contains(&code) {
+                self.announce(announce::refused(target, object, &text)).await;
+                outcome.refusal = Some(text);
             }
         }
         outcome
+    }
+
+    async fn announce(&self, announcement: Option<Announcement>) {
+        if let Some(Announcement { about, component, reason }) = announcement {
+            self.event(&about, component, &reason).await;
+        }
     }
 
     /// Records an event. Losing one must not stop anything.
@@ -188,20 +208,8 @@ fn still_there(answer: &Value) -> bool {
     waits || answer["metadata"]["deletionGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds > 0)
 }
 
-/// The controlling owner of a pod that is to be created, and the name of its controller.
-fn owner_of_pod(target: &Target, pod: &Value) -> Option<(Target, &'static str)> {
-    if target.kind != Pod::KIND {
-        return None;
-    }
-    let owner = pod["metadata"]["ownerReferences"].as_array()?.iter().find(|owner| owner["controller"] == true)?;
-    let text = |field: &str| owner[field].as_str().map(str::to_owned);
-    let mut about =
-        Target::named::<isopod_types::workload::ReplicaSet>(Key::new(&*target.key.namespace, text("name")?));
-    if text("kind")? != about.kind {
-        return None;
-    }
-    about.uid = text("uid")?;
-    Some((about, "replicaset-controller"))
+fn is_deleting(answer: &Value) -> bool {
+    answer["metadata"]["deletionTimestamp"].is_string()
 }
 
 impl Outcome {
@@ -209,6 +217,7 @@ impl Outcome {
         self.written.extend(other.written);
         self.gone.extend(other.gone);
         self.not_created.extend(other.not_created);
+        self.refusal = other.refusal.or(self.refusal.take());
         self.failed |= other.failed;
     }
 }
@@ -216,15 +225,25 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use isopod_types::pod::Pod;
     use serde_json::json;
+
+    #[test]
+    fn creations_begin_slowly() {
+        let target = Target::named::<Pod>(Key::new("x", "p"));
+        let creates =
+            (0..100).map(|_| Write::Create { target: target.clone(), object: json!({}), tolerate_existing: false });
+        let lengths: Vec<usize> = runs(creates.collect()).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [1, 2, 4, 8, 16, 32, 32, 5]);
+    }
 
     #[test]
     fn writes_of_one_sort_run_together_and_events_come_last() {
         let target = Target::named::<Pod>(Key::new("x", "p"));
-        let create = || Write::Create { target: target.clone(), object: json!({}), tolerate_existing: false };
+        let delete = || Write::Delete { target: target.clone(), propagation: None, grace_period_seconds: None };
         let event = Write::Event { target: target.clone(), component: "c", reason: Reason::normal("R", "") };
         let bind = Write::Bind { target: target.clone(), node: "n".into(), annotations: Vec::new() };
-        let lengths: Vec<usize> = runs(ordered(vec![create(), event, create(), bind])).iter().map(Vec::len).collect();
+        let lengths: Vec<usize> = runs(ordered(vec![delete(), event, delete(), bind])).iter().map(Vec::len).collect();
         assert_eq!(lengths, [2, 1, 1]);
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! One task owns cache and queue. Only it decides; writes run beside it and report back.
 
+mod announce;
 mod cache;
 mod driver;
 mod execute;

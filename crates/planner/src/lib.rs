@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod admission;
 pub mod amounts;
+mod claims;
 pub mod deployment;
 pub mod environment;
 pub mod events;
@@ -18,8 +19,11 @@ pub mod profiles;
 pub mod quota;
 pub mod refusals;
 pub mod replicaset;
+pub mod revisions;
 pub mod scheduler;
 pub mod sizing;
+pub mod statefulset;
+mod template;
 pub mod usage;
 pub mod volumes;
 

@@ -5,6 +5,7 @@
 //! documents or patches.
 
 pub mod cluster_config;
+pub mod daemonset;
 pub mod meta;
 pub mod names;
 pub mod node;
@@ -13,6 +14,8 @@ pub mod pod;
 pub mod probe;
 pub mod quantity;
 pub mod scheduling;
+pub mod statefulset;
+pub mod storage;
 pub mod workload;
 
 pub use meta::{Key, Object, ObjectMeta, OwnerReference};

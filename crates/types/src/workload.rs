@@ -158,6 +158,28 @@ pub struct ReplicaSetSpec {
     pub min_ready_seconds: i64,
 }
 
+/// A ReplicationController: a ReplicaSet whose selector is plain labels.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ReplicationController {
+    /// Metadata.
+    pub metadata: ObjectMeta,
+    /// Desired state.
+    #[serde(deserialize_with = "with_plain_selector")]
+    pub spec: ReplicaSetSpec,
+    /// Observed state.
+    pub status: ReplicaSetStatus,
+}
+object!(ReplicationController, "", "v1", "ReplicationController", "replicationcontrollers", true);
+
+fn with_plain_selector<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<ReplicaSetSpec, D::Error> {
+    let mut spec = Value::deserialize(deserializer)?;
+    if let Some(labels) = spec.get_mut("selector").map(Value::take) {
+        spec["selector"] = serde_json::json!({"matchLabels": labels});
+    }
+    serde_json::from_value(spec).map_err(serde::de::Error::custom)
+}
+
 /// `status` of a ReplicaSet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -172,6 +194,11 @@ pub struct ReplicaSetStatus {
     pub ready_replicas: i64,
     /// Pods ready for `minReadySeconds`.
     pub available_replicas: i64,
+    /// Pods on their way out; ReplicationControllers do not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminating_replicas: Option<i64>,
+    /// `ReplicaFailure`.
+    pub conditions: Vec<Condition>,
 }
 
 /// A label selector.
@@ -228,6 +255,14 @@ mod tests {
             assert_eq!((quarter.of(total, true), quarter.of(total, false)), (up, down), "{total}");
         }
         assert_eq!(IntOrPercent::Int(2).of(100, true), 2);
+    }
+
+    #[test]
+    fn a_replication_controller_selects_by_plain_labels() {
+        let controller: ReplicationController =
+            serde_json::from_value(serde_json::json!({"spec": {"replicas": 2, "selector": {"app": "a"}}})).unwrap();
+        assert_eq!(controller.spec.selector.match_labels["app"], "a");
+        assert_eq!(controller.spec.replicas, 2);
     }
 
     #[test]

@@ -15,7 +15,9 @@ use crate::graph::Metadata;
 use crate::queue::Work;
 
 mod fargate;
+mod members;
 mod namespaces;
+mod statefulsets;
 mod workloads;
 
 pub(crate) use namespaces::{GARBAGE, NAMESPACE_END};
@@ -34,6 +36,8 @@ pub(crate) struct Loop {
 const LOOPS: &[Loop] = &[
     workloads::DEPLOYMENTS,
     workloads::REPLICA_SETS,
+    workloads::REPLICATION_CONTROLLERS,
+    statefulsets::STATEFUL_SETS,
     namespaces::FURNISHING,
     namespaces::END,
     namespaces::COLLECTION,
@@ -51,6 +55,8 @@ pub(crate) struct State {
     pub(crate) ca_pem: String,
     /// The address given last, per subnet.
     pub(crate) cursors: BTreeMap<String, Ipv4Addr>,
+    /// The words with which the API last refused what a plan wanted to create.
+    pub(crate) refusals: BTreeMap<Work, String>,
 }
 
 /// Work on an object of the garbage graph; the UID stands for the key.

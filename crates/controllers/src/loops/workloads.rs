@@ -1,17 +1,25 @@
-//! Deployments and ReplicaSets.
+//! Deployments, ReplicaSets and ReplicationControllers.
 
+use isopod_planner::replicaset::{Around, Keeper};
 use isopod_planner::{Plan, deployment, replicaset};
 use isopod_types::pod::Pod;
-use isopod_types::workload::{Deployment, ReplicaSet};
+use isopod_types::workload::ReplicaSet;
 use isopod_types::{Key, Object};
 use jiff::Timestamp;
 
+use super::members::{candidates, owners};
 use super::{Loop, State};
-use crate::cache::{Cache, Change, Changed};
+use crate::cache::{Cache, Changed};
+use crate::queue::Work;
 
 pub(super) const DEPLOYMENTS: Loop =
     Loop { name: "deployment", touched: touched_deployments, decide: decide_deployment };
-pub(super) const REPLICA_SETS: Loop = Loop { name: "replicaset", touched: touched_sets, decide: decide_set };
+pub(super) const REPLICA_SETS: Loop = Loop { name: SETS, touched: touched_sets, decide: decide_set };
+pub(super) const REPLICATION_CONTROLLERS: Loop =
+    Loop { name: CONTROLLERS, touched: touched_controllers, decide: decide_controller };
+
+const SETS: &str = "replicaset";
+const CONTROLLERS: &str = "replicationcontroller";
 
 fn touched_deployments(cache: &Cache, changed: &Changed) -> Vec<Key> {
     match changed {
@@ -34,34 +42,28 @@ fn set_of<'a>(cache: &'a Cache, pod: &Pod) -> Option<&'a ReplicaSet> {
 
 /// The deployment that controls a set, or those that may adopt it.
 fn deployments_of(cache: &Cache, set: &ReplicaSet) -> Vec<Key> {
-    if let Some(owner) = set.metadata.controller() {
-        let ours = owner.kind == Deployment::KIND;
-        return ours.then(|| Key::new(&*set.metadata.namespace, &*owner.name)).into_iter().collect();
-    }
-    let all = cache.deployments.of_namespace(&set.metadata.namespace);
-    all.filter(|deployment| deployment.spec.selector.matches(&set.metadata.labels)).map(Object::key).collect()
+    owners(&cache.deployments, set, |deployment| &deployment.spec.selector)
 }
 
 fn touched_sets(cache: &Cache, changed: &Changed) -> Vec<Key> {
     match changed {
         Changed::ReplicaSet(change) => vec![change.key()],
-        Changed::Pod(change) => sets_of_pod(cache, change),
+        Changed::Pod(change) => {
+            change.sides().flat_map(|pod| owners(&cache.replica_sets, pod, |set| &set.spec.selector)).collect()
+        }
         _ => Vec::new(),
     }
 }
 
-fn sets_of_pod(cache: &Cache, change: &Change<Pod>) -> Vec<Key> {
-    let keys = change.sides().flat_map(|pod| match pod.metadata.controller() {
-        Some(owner) if owner.kind == ReplicaSet::KIND => vec![Key::new(&*pod.metadata.namespace, &*owner.name)],
-        Some(_) => Vec::new(),
-        None => sets_selecting(cache, pod),
-    });
-    keys.collect()
-}
-
-fn sets_selecting(cache: &Cache, pod: &Pod) -> Vec<Key> {
-    let sets = cache.replica_sets.of_namespace(&pod.metadata.namespace);
-    sets.filter(|set| set.spec.selector.matches(&pod.metadata.labels)).map(Object::key).collect()
+fn touched_controllers(cache: &Cache, changed: &Changed) -> Vec<Key> {
+    match changed {
+        Changed::ReplicationController(change) => vec![change.key()],
+        Changed::Pod(change) => change
+            .sides()
+            .flat_map(|pod| owners(&cache.replication_controllers, pod, |one| &one.spec.selector))
+            .collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn decide_deployment(state: &mut State, key: &Key, now: Timestamp) -> Plan {
@@ -74,9 +76,29 @@ fn decide_deployment(state: &mut State, key: &Key, now: Timestamp) -> Plan {
 }
 
 fn decide_set(state: &mut State, key: &Key, now: Timestamp) -> Plan {
-    let cache = &state.cache;
-    let Some(set) = cache.replica_sets.get(key) else { return Plan::nothing() };
-    let owned = cache.pods.owned_by(&set.metadata.uid);
-    let pods: Vec<&Pod> = owned.chain(cache.pods.orphans(&key.namespace)).collect();
-    replicaset::plan(set, &pods, now)
+    let Some(set) = state.cache.replica_sets.get(key) else { return Plan::nothing() };
+    let owner = set.metadata.controller();
+    let sets = owner.into_iter().flat_map(|owner| state.cache.replica_sets.owned_by(&owner.uid));
+    decide_keeper(state, set, SETS, sets.map(|set| set.metadata.uid.as_str()), now)
+}
+
+fn decide_controller(state: &mut State, key: &Key, now: Timestamp) -> Plan {
+    let Some(controller) = state.cache.replication_controllers.get(key) else { return Plan::nothing() };
+    decide_keeper(state, controller, CONTROLLERS, [controller.metadata.uid.as_str()].into_iter(), now)
+}
+
+fn decide_keeper<'a, K: Keeper>(
+    state: &'a State,
+    set: &'a K,
+    name: &'static str,
+    sets: impl Iterator<Item = &'a str>,
+    now: Timestamp,
+) -> Plan {
+    let pods = candidates(&state.cache.pods, set.meta());
+    // Siblings matter only where there is a choice of what to delete.
+    let is_too_many = i64::try_from(pods.len()).is_ok_and(|found| found > set.spec().replicas);
+    let siblings: Vec<&Pod> =
+        if is_too_many { sets.flat_map(|uid| state.cache.pods.owned_by(uid)).collect() } else { Vec::new() };
+    let refusal = state.refusals.get(&Work { name, key: set.key() }).map(String::as_str);
+    replicaset::plan(set, Around { pods: &pods, siblings: &siblings, refusal, now })
 }

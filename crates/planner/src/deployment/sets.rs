@@ -12,65 +12,15 @@ use serde_json::{Value, json};
 
 use super::{COMPONENT, View, rolling};
 use crate::plan::{Plan, Reason, Target, Write};
-
-/// Characters of generated names: no vowels, nothing that can be mistaken.
-const SAFE: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-
-/// FNV-1a over the canonical text of a value, keys sorted.
-fn hash_value(value: &Value, hash: &mut u32) {
-    let mut feed = |bytes: &[u8]| {
-        for byte in bytes {
-            *hash = (*hash ^ u32::from(*byte)).wrapping_mul(16_777_619);
-        }
-    };
-    match value {
-        Value::Object(map) => {
-            feed(b"{");
-            let sorted: BTreeMap<&String, &Value> = map.iter().collect();
-            for (key, value) in sorted {
-                hash_value(&Value::String(key.clone()), hash);
-                hash_value(value, hash);
-            }
-        }
-        Value::Array(items) => {
-            feed(b"[");
-            items.iter().for_each(|item| hash_value(item, hash));
-        }
-        scalar => feed(format!("{scalar};").as_bytes()),
-    }
-}
-
-/// The label value that tells templates apart.
-pub(super) fn template_hash(template: &Value, collisions: i64) -> String {
-    let mut hash = 2_166_136_261;
-    hash_value(template, &mut hash);
-    if collisions > 0 {
-        hash_value(&json!(collisions), &mut hash);
-    }
-    hash.to_string().bytes().map(|digit| char::from(SAFE[usize::from(digit) % SAFE.len()])).collect()
-}
+use crate::template;
 
 /// Whether a set is of the Deployment's current template.
 pub(super) fn same_template(deployment: &Deployment, set: &ReplicaSet) -> bool {
-    let mut template = set.spec.template.clone();
-    if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
+    let mut of_set = set.spec.template.clone();
+    if let Some(labels) = of_set["metadata"]["labels"].as_object_mut() {
         labels.remove(POD_TEMPLATE_HASH);
     }
-    equal(&template, &deployment.spec.template)
-}
-
-/// Equality of documents in which absent, null and empty are the same.
-fn equal(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Object(a), Value::Object(b)) => a
-            .keys()
-            .chain(b.keys())
-            .all(|key| equal(a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null))),
-        (Value::Object(map), Value::Null) | (Value::Null, Value::Object(map)) => map.values().all(Value::is_null),
-        (Value::Array(items), Value::Null) | (Value::Null, Value::Array(items)) => items.is_empty(),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
-        (a, b) => a == b,
-    }
+    template::equal(&of_set, &deployment.spec.template)
 }
 
 /// Takes matching sets that nobody controls.
@@ -107,7 +57,7 @@ pub(super) fn size_annotations(view: &View<'_>) -> BTreeMap<String, String> {
 /// Makes the set of the current template.
 pub(super) fn create(view: &View<'_>, plan: &mut Plan) {
     let deployment = view.deployment;
-    let hash = template_hash(&deployment.spec.template, deployment.status.collision_count.unwrap_or(0));
+    let hash = template::hash(&deployment.spec.template, deployment.status.collision_count.unwrap_or(0));
     let name = format!("{}-{hash}", deployment.metadata.name);
     let next = view.old.iter().map(|set| revision(&set.metadata.annotations)).max().unwrap_or(0) + 1;
     let mut annotations = copied_annotations(deployment);

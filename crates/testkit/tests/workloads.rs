@@ -1,0 +1,90 @@
+//! Workloads in whole clusters: the controllers against the real API server, on simulated microVMs.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it is")]
+
+use isopod_testkit::TestCluster;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const STATEFUL_SETS: &str = "/apis/apps/v1/namespaces/default/statefulsets";
+
+/// A cluster with an agent, and what keeps it running.
+async fn cluster(name: &str) -> (TestCluster, CancellationToken) {
+    let cluster = TestCluster::start(name).await.unwrap();
+    let agent = cluster.start_agent().await.unwrap();
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    cluster.wait_for(account, "the service account", |found| found["metadata"]["name"] == "default").await.unwrap();
+    (cluster, agent)
+}
+
+fn template(command: &[&str], policy: &str) -> Value {
+    let container = json!({"name": "c", "image": "busybox", "command": command});
+    json!({"metadata": {"labels": {"app": "web"}}, "spec": {"restartPolicy": policy, "containers": [container]}})
+}
+
+fn selector() -> Value {
+    json!({"matchLabels": {"app": "web"}})
+}
+
+fn names(list: &Value) -> Vec<String> {
+    let items = list["items"].as_array().into_iter().flatten();
+    items.filter_map(|item| item["metadata"]["name"].as_str().map(str::to_owned)).collect()
+}
+
+fn field(path: &'static str, expected: i64) -> impl Fn(&Value) -> bool {
+    move |object| object.pointer(path).and_then(Value::as_i64) == Some(expected)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stateful_set_comes_up_in_order_rolls_and_goes() {
+    let (cluster, _agent) = cluster("stateful").await;
+    let spec = json!({"replicas": 3, "serviceName": "web", "selector": selector(), "template": template(&["serve"], "Always")});
+    cluster.create(STATEFUL_SETS, json!({"metadata": {"name": "web"}, "spec": spec})).await.unwrap();
+    let path = format!("{STATEFUL_SETS}/web");
+    cluster.wait_for(&path, "3 ready", field("/status/readyReplicas", 3)).await.unwrap();
+    assert_eq!(names(&cluster.get(PODS).await.unwrap()), ["web-0", "web-1", "web-2"]);
+    let patch = json!({"spec": {"template": {"metadata": {"annotations": {"round": "2"}}}}});
+    cluster.patch(&path, patch).await.unwrap();
+    let rolled = |set: &Value| {
+        let status = &set["status"];
+        status["observedGeneration"] == 2
+            && status["updatedReplicas"] == 3
+            && status["readyReplicas"] == 3
+            && status["currentRevision"] == status["updateRevision"]
+    };
+    cluster.wait_for(&path, "the new template", rolled).await.unwrap();
+    let rounds = cluster.list(PODS).await.iter().filter(|pod| pod["metadata"]["annotations"]["round"] == "2").count();
+    assert_eq!(rounds, 3);
+    cluster.patch(&path, json!({"spec": {"replicas": 1}})).await.unwrap();
+    cluster.wait_for(PODS, "one pod", |pods| names(pods) == ["web-0"]).await.unwrap();
+    let events = cluster.list("/api/v1/namespaces/default/events").await;
+    let text = "create Pod web-0 in StatefulSet web successful";
+    assert!(events.iter().any(|event| event["reason"] == "SuccessfulCreate" && event["message"] == text));
+    cluster.delete(&path).await.unwrap();
+    cluster.wait_for(PODS, "no pod", |pods| names(pods).is_empty()).await.unwrap();
+    let revisions = "/apis/apps/v1/namespaces/default/controllerrevisions";
+    cluster.wait_for(revisions, "no revision", |found| names(found).is_empty()).await.unwrap();
+}
+
+/// A controller of pods that a quota refuses says so, and goes on when there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_shows_as_a_condition_until_there_is_room() {
+    let (cluster, _agent) = cluster("failure").await;
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let quota = json!({"metadata": {"name": "few"}, "spec": {"hard": {"pods": "2"}}});
+    cluster.create(quotas, quota).await.unwrap();
+    let controllers = "/api/v1/namespaces/default/replicationcontrollers";
+    let spec = json!({"replicas": 4, "selector": {"app": "web"}, "template": template(&["serve"], "Always")});
+    cluster.create(controllers, json!({"metadata": {"name": "web"}, "spec": spec})).await.unwrap();
+    let path = format!("{controllers}/web");
+    let failing = |found: &Value| {
+        let conditions = found["status"]["conditions"].as_array();
+        conditions
+            .is_some_and(|all| all.iter().any(|one| one["type"] == "ReplicaFailure" && one["reason"] == "FailedCreate"))
+    };
+    let found = cluster.wait_for(&path, "the condition", failing).await.unwrap();
+    assert!(found["status"]["conditions"][0]["message"].as_str().unwrap().contains("exceeded quota"), "{found}");
+    cluster.patch(&format!("{quotas}/few"), json!({"spec": {"hard": {"pods": "9"}}})).await.unwrap();
+    let well = |found: &Value| found["status"]["readyReplicas"] == 4 && !failing(found);
+    cluster.wait_for(&path, "4 ready pods", well).await.unwrap();
+}
