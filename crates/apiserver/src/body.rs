@@ -1,7 +1,6 @@
 //! Bodies: what comes in is read up to a limit, what goes out is a few shared chunks or a stream.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -25,8 +24,13 @@ pub struct Body(Inner);
 
 enum Inner {
     Chunks(VecDeque<Bytes>),
-    Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+    Stream(Pin<Box<dyn Stream<Item = Result<Bytes, Broken>> + Send>>),
 }
+
+/// An answer ended before it was whole; its connection is closed so that nobody takes it for whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer broke off; ask again")]
+pub struct Broken;
 
 impl Body {
     pub(crate) fn empty() -> Self {
@@ -54,7 +58,12 @@ impl Body {
     }
 
     pub(crate) fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
-        Self(Inner::Stream(stream.boxed()))
+        Self(Inner::Stream(stream.map(Ok).boxed()))
+    }
+
+    /// A stream that may break off.
+    pub(crate) fn fallible<E>(stream: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Self {
+        Self(Inner::Stream(stream.map(|chunk| chunk.map_err(|_| Broken)).boxed()))
     }
 }
 
@@ -72,16 +81,13 @@ impl From<String> for Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Broken;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut self.0 {
             Inner::Chunks(chunks) => Poll::Ready(chunks.pop_front().map(|chunk| Ok(Frame::data(chunk)))),
             Inner::Stream(stream) => {
-                stream.poll_next_unpin(context).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+                stream.poll_next_unpin(context).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
             }
         }
     }

@@ -114,7 +114,7 @@ impl<'t> Context<'t> {
         let now = server.config.clock.now();
         let output = match info.subresource.as_str() {
             // Streams are plain text or take over the connection; what they accept is their own business.
-            "log" | "exec" | "attach" | "portforward" => negotiate::Output::JSON,
+            "log" | "exec" | "attach" | "portforward" | "proxy" => negotiate::Output::JSON,
             _ => negotiate::output(&headers, &query, Offer::of(kind, &info))?,
         };
         let shape = Shape::parse(output, &query, now)?;

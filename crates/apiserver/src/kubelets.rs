@@ -1,11 +1,14 @@
-//! The way from the API server to the node agents: a trait that the binary implements. Never used for anything but
-//! logs, exec, attach and port-forward; all else goes through objects.
+//! The way from the API server to the node agents: a trait that the binary implements. Only for logs, exec,
+//! attach, port-forward and what is proxied; all else goes through objects.
+
+use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use isopod_schema::Status;
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 /// A byte stream in both directions.
@@ -135,4 +138,15 @@ pub trait Kubelets: Send + Sync {
     /// # Errors
     /// When the node cannot be reached or nothing listens.
     async fn port_forward(&self, node: &str, request: PortForwardRequest) -> Result<Box<dyn Duplex>, Status>;
+
+    /// Connects to an address of the cluster's network: a pod's, or where an extension of the API is served. From where
+    /// the server runs that is an ordinary connection, unless an implementation knows a better way.
+    ///
+    /// # Errors
+    /// When nothing answers there.
+    async fn dial(&self, address: SocketAddr) -> std::io::Result<Box<dyn Duplex>> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Box::new(stream))
+    }
 }

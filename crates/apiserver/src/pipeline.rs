@@ -20,7 +20,8 @@ use crate::route::RequestInfo;
 use crate::server::ApiServer;
 use crate::user::UserInfo;
 use crate::{
-    authn, compress, create, delete, discovery, edit, negotiate, rbac, read, reviews, streams, subresource, watch,
+    authn, compress, create, delete, discovery, edit, negotiate, proxy, rbac, read, reviews, streams, subresource,
+    watch,
 };
 
 /// Longest time for an answer, watches and streams excepted.
@@ -172,6 +173,9 @@ fn perform<'a>(context: &'a Context<'a>, request: Request<RequestBody>) -> BoxFu
 async fn perform_verb(context: &Context<'_>, request: Request<RequestBody>) -> Result<Response, Status> {
     let info = &context.info;
     if !info.subresource.is_empty() {
+        if info.subresource == "proxy" {
+            return proxy::answer(context, request).await;
+        }
         if streams::is_stream(&info.subresource) {
             return streams::answer(context, request).await;
         }

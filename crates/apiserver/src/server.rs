@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use isopod_schema::Status;
 use isopod_store::Store;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::addresses::{self, Addresses};
 use crate::admission::configured::{self, Snapshot};
@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::pki::Pki;
 use crate::tokens::Tokens;
 use crate::user::UserInfo;
-use crate::{bootstrap, upkeep};
+use crate::{bootstrap, forward, upkeep};
 
 /// Reads at once, besides watches and streams; upstream's default.
 pub(crate) const READS_IN_FLIGHT: usize = 400;
@@ -46,6 +46,8 @@ pub struct ApiServer {
     pub(crate) quotas: Turns,
     pub(crate) metrics: Metrics,
     pub(crate) encoded: Encoded,
+    /// Places for requests that are passed on to other servers.
+    pub(crate) forwards: Arc<Semaphore>,
     kubelets: OnceLock<Arc<dyn Kubelets>>,
 }
 
@@ -75,6 +77,7 @@ impl ApiServer {
             quotas: Turns::default(),
             metrics: Metrics::default(),
             encoded: Encoded::new(ENCODED_BYTES),
+            forwards: Arc::new(Semaphore::new(forward::AT_ONCE)),
             kubelets: OnceLock::new(),
             config,
             store,

@@ -45,7 +45,7 @@ pub(crate) async fn answer(context: &Context<'_>, request: Request<RequestBody>)
 /// Opening a stream is admitted with its options.
 async fn admit(context: &Context<'_>) -> Result<(), Status> {
     let query = &context.query;
-    let kind = connect_kind(&context.info.subresource);
+    let kind = connect_kind(&context.kind.plural, &context.info.subresource);
     let mut options = json!({"apiVersion": "v1", "kind": kind});
     for name in ["stdin", "stdout", "stderr", "tty"].into_iter().filter(|name| query.flag(name)) {
         options[name] = true.into();
@@ -62,11 +62,14 @@ async fn admit(context: &Context<'_>) -> Result<(), Status> {
     asked.validate(&options).await.map(|_| ())
 }
 
-/// Kind of the options of a stream.
-pub(crate) fn connect_kind(subresource: &str) -> &'static str {
-    match subresource {
-        "exec" => "PodExecOptions",
-        "attach" => "PodAttachOptions",
+/// Kind of the options of a stream, or of what is proxied.
+pub(crate) fn connect_kind(plural: &str, subresource: &str) -> &'static str {
+    match (plural, subresource) {
+        (_, "exec") => "PodExecOptions",
+        (_, "attach") => "PodAttachOptions",
+        ("services", "proxy") => "ServiceProxyOptions",
+        ("nodes", "proxy") => "NodeProxyOptions",
+        (_, "proxy") => "PodProxyOptions",
         _ => "PodPortForwardOptions",
     }
 }

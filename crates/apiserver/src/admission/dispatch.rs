@@ -77,7 +77,9 @@ impl<'a> Review<'a> {
             subresource,
             sent: match subresource {
                 "scale" => Some(("autoscaling", "v1", "Scale")),
-                other if asked.operation == Operation::Connect => Some(("", "v1", streams::connect_kind(other))),
+                other if asked.operation == Operation::Connect => {
+                    Some(("", "v1", streams::connect_kind(&context.kind.plural, other)))
+                }
                 _ => None,
             },
             namespace: context.namespace(),

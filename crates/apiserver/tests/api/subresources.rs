@@ -112,7 +112,6 @@ async fn what_is_not_carried_out_is_refused_by_name() {
         ),
         (format!("PATCH {POD}/resize"), json!({"spec": {"containers": []}}), "\"resize\" of pods is not supported"),
         (format!("PATCH {POD}/ephemeralcontainers"), json!({}), "\"ephemeralcontainers\" of pods is not supported"),
-        (format!("GET {POD}/proxy"), Value::Null, "\"proxy\" of pods is not supported"),
         (format!("GET {POD}/exec?command=x&stdout=1"), Value::Null, "Upgrade request required"),
     ];
     for (line, body, part) in table {

@@ -9,6 +9,7 @@ mod hooks;
 mod kubectl;
 mod node;
 mod protobuf;
+mod proxy;
 mod rollouts;
 mod serving;
 mod site;

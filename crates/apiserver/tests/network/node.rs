@@ -1,11 +1,14 @@
 //! A node agent that runs nothing: its commands are these few words, its ports answer in upper case.
 
+use std::net::{IpAddr, SocketAddr};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use isopod_apiserver::{
     Duplex, ExecInput, ExecOutput, ExecRequest, ExecSession, Kubelets, LogRequest, PortForwardRequest, Status,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 pub struct FakeNode;
@@ -52,6 +55,14 @@ impl Kubelets for FakeNode {
             {}
         });
         Ok(Box::new(near))
+    }
+
+    /// The pods of this node are servers of the test: their ports are ports of this machine.
+    async fn dial(&self, address: SocketAddr) -> std::io::Result<Box<dyn Duplex>> {
+        if address.ip() != IpAddr::from([10, 0, 0, 1]) {
+            return Err(std::io::Error::other("no route to host"));
+        }
+        Ok(Box::new(TcpStream::connect(("127.0.0.1", address.port())).await?))
     }
 }
 

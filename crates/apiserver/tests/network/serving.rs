@@ -5,12 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isopod_apiserver::{ApiServer, Config, UserInfo};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use crate::client::Kubectl;
 use crate::site::Site;
@@ -37,13 +33,7 @@ async fn tokens_decide_who_gets_in() {
 
 /// One request over TLS without any credentials.
 async fn anonymous(site: &Site, path: &str) -> String {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(site.server.ca_certificate_pem().as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let connector = TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth()));
-    let socket = TcpStream::connect(site.address.trim_start_matches("https://")).await.unwrap();
-    let mut stream = connector.connect("localhost".try_into().unwrap(), socket).await.unwrap();
+    let mut stream = site.connect().await;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();

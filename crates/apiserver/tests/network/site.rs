@@ -5,14 +5,21 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
+use http_body_util::{BodyExt, Full};
 use isopod_apiserver::{ApiServer, Config, UserInfo};
 use isopod_store::Limits;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower::Service;
 
 use crate::client::Kubectl;
 use crate::node::FakeNode;
@@ -115,8 +122,6 @@ impl Site {
 
     /// As administrator, through the in-process door.
     pub async fn request(&self, method: &str, path: &str, media: &str, body: Value) -> Value {
-        use http_body_util::{BodyExt, Full};
-        use tower::Service;
         let mut door = self.server.in_process(UserInfo::new("setup", ["system:masters"]));
         let request = http::Request::builder().method(method).uri(path).header("content-type", media);
         let request = request.body(Full::<bytes::Bytes>::from(body.to_string())).unwrap();
@@ -125,6 +130,36 @@ impl Site {
         let text = response.into_body().collect().await.unwrap().to_bytes();
         assert!(status.is_success(), "{method} {path}: {text:?}");
         serde_json::from_slice(&text).unwrap()
+    }
+
+    /// One request of this user through the in-process door, and its answer read whole; none when that broke off.
+    pub async fn ask(&self, user: &UserInfo, request: http::Request<String>) -> (u16, HeaderMap, Option<String>) {
+        let mut door = self.server.in_process(user.clone());
+        let Ok(response) = door.call(request.map(Full::<bytes::Bytes>::from)).await;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.ok().map(|body| String::from_utf8(body.to_bytes().to_vec()).unwrap());
+        (parts.status.as_u16(), parts.headers, body)
+    }
+
+    /// A connection to the server over TLS, without credentials.
+    pub async fn connect(&self) -> TlsStream<TcpStream> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.server.ca_certificate_pem().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+        let connector = TlsConnector::from(Arc::new(config.with_no_client_auth()));
+        let socket = TcpStream::connect(self.address.trim_start_matches("https://")).await.unwrap();
+        connector.connect("localhost".try_into().unwrap(), socket).await.unwrap()
+    }
+
+    /// A token of the default service account, which may do all that this cluster role allows.
+    pub async fn token(&self, role: &str) -> String {
+        let subject = json!({"kind": "ServiceAccount", "name": "default", "namespace": "default"});
+        let role_ref = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role});
+        let binding = json!({"metadata": {"name": "default"}, "roleRef": role_ref, "subjects": [subject]});
+        self.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding).await;
+        self.server.service_account_token("default", "default", 600).unwrap()
     }
 
     /// A shell's line in a terminal of its own.

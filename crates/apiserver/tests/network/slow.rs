@@ -1,15 +1,11 @@
 //! A client that opens a watch over the network and never reads: what it costs the server, and whom it holds up.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use isopod_store::Limits;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::site::Site;
@@ -19,13 +15,7 @@ const MERGE: &str = "application/merge-patch+json";
 
 /// A watch whose answer nobody reads.
 async fn unread_watch(site: &Site, token: &str) -> TlsStream<TcpStream> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(site.server.ca_certificate_pem().as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let connector = TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth()));
-    let socket = TcpStream::connect(site.address.trim_start_matches("https://")).await.unwrap();
-    let mut stream = connector.connect("localhost".try_into().unwrap(), socket).await.unwrap();
+    let mut stream = site.connect().await;
     let head = format!("GET {MAPS}?watch=1 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     stream
@@ -42,12 +32,8 @@ async fn who_never_reads_is_let_go_and_holds_up_nobody() {
     // History is kept for everyone alike; here little of it, so that what is left is what the watchers hold.
     let limits = Limits { watch_queue: 16, events_per_topic: 16, history_bytes: 1 << 20, ..Limits::default() };
     let site = Site::with_limits(limits).await;
-    let subject = json!({"kind": "ServiceAccount", "name": "default", "namespace": "default"});
-    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"});
-    let binding = json!({"metadata": {"name": "view"}, "roleRef": role, "subjects": [subject]});
-    site.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding).await;
     site.post(MAPS, json!({"metadata": {"name": "x"}})).await;
-    let token = site.server.service_account_token("default", "default", 600).unwrap();
+    let token = site.token("view").await;
     let before = site.server.store_stats().watchers;
     let mut unread = Vec::new();
     for _ in 0..8 {
