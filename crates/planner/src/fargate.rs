@@ -272,7 +272,7 @@ fn binding(pod: &Pod, node: &str, tier: Tier) -> Plan {
 }
 
 /// The `PodScheduled=False` condition as a status patch.
-fn unscheduled_status(pod: &Pod, why: &Unplaced, now: Timestamp) -> Option<Value> {
+pub(crate) fn unscheduled_status(pod: &Pod, why: &Unplaced, now: Timestamp) -> Option<Value> {
     let mut conditions = pod.status.conditions.clone();
     let found = conditions.iter().position(|condition| condition.type_ == "PodScheduled");
     if found.is_some_and(|i| conditions[i].reason == why.reason && conditions[i].message == why.message) {

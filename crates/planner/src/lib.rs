@@ -13,6 +13,7 @@ pub mod events;
 pub mod fargate;
 pub mod garbage;
 pub mod namespaces;
+pub mod persistent_volumes;
 pub mod plan;
 pub mod pod;
 pub mod profiles;
