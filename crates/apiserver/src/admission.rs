@@ -5,7 +5,7 @@ mod call;
 pub(crate) mod configured;
 mod dispatch;
 mod facts;
-mod places;
+pub(crate) mod places;
 pub(crate) mod quota;
 
 use bytes::Bytes;
@@ -140,8 +140,7 @@ impl<'c, 't> Asked<'c, 't> {
 }
 
 /// Kinds that would be accepted and then not do what they are for.
-const NOT_SERVED: [&str; 3] = [
-    "apiservices.apiregistration.k8s.io",
+const NOT_SERVED: [&str; 2] = [
     "mutatingadmissionpolicies.admissionregistration.k8s.io",
     "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
 ];

@@ -13,7 +13,7 @@ use crate::config::OpenError;
 use crate::context::commit;
 use crate::server::ApiServer;
 use crate::strategy::meta;
-use crate::{addresses, codec, create};
+use crate::{addresses, codec, create, pki};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
@@ -23,15 +23,16 @@ pub(crate) async fn run(server: &Arc<ApiServer>) -> Result<(), OpenError> {
     all(server, NAMESPACES.map(namespace).to_vec()).await.map_err(failed)?;
     all(
         server,
-        priority_classes()
-            .into_iter()
-            .chain([authentication(server), addresses::objects::default_range(server), service(server)])
-            .collect(),
+        priority_classes().into_iter().chain([addresses::objects::default_range(server), service(server)]).collect(),
     )
     .await
     .map_err(failed)?;
     // Together, so that one commit makes many of them durable.
-    let followed = roles::all().into_iter().chain(endpoints(server)).map(|object| follow(server, object));
+    let followed = roles::all()
+        .into_iter()
+        .chain(endpoints(server))
+        .chain([authentication(server)])
+        .map(|object| follow(server, object));
     futures::future::try_join_all(followed).await.map(|_| ()).map_err(failed)
 }
 
@@ -83,7 +84,15 @@ fn authentication(server: &ApiServer) -> Value {
     json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
-        "data": {"client-ca-file": server.pki.ca.certificate_pem},
+        "data": {
+            "client-ca-file": server.pki.ca.certificate_pem,
+            "requestheader-client-ca-file": server.pki.front_proxy_ca.certificate_pem,
+            "requestheader-allowed-names": json!([pki::FRONT_PROXY]).to_string(),
+            "requestheader-username-headers": r#"["X-Remote-User"]"#,
+            "requestheader-uid-headers": r#"["X-Remote-Uid"]"#,
+            "requestheader-group-headers": r#"["X-Remote-Group"]"#,
+            "requestheader-extra-headers-prefix": r#"["X-Remote-Extra-"]"#,
+        },
     })
 }
 

@@ -11,6 +11,7 @@ use isopod_schema::{Status, Table};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::aggregation::{self, Routes};
 use crate::body::{Body, RequestBody};
 use crate::metrics;
 use crate::negotiate::{self, Output};
@@ -43,19 +44,25 @@ pub(crate) fn answer(server: &ApiServer, request: &Request<RequestBody>, query: 
     let headers = request.headers();
     let served = server.served();
     let (table, documents) = (&*served.table, &served.documents);
+    let extensions = server.extensions.borrow().clone();
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     Ok(match parts.as_slice() {
         [] => plain(&json!({"paths": root_paths(table)})),
-        ["api"] => groups(table, headers, true, || discovery::api_versions(&server.config.advertise.to_string())),
-        ["apis"] => groups(table, headers, false, || discovery::api_group_list(table)),
-        ["apis", group] => found(discovery::api_group(table, group)),
+        ["api"] => groups(table, headers, None, || discovery::api_versions(&server.config.advertise.to_string())),
+        ["apis"] => {
+            let plain = || aggregation::add_groups(&extensions, discovery::api_group_list(table));
+            groups(table, headers, Some(&extensions), plain)
+        }
+        ["apis", group] => found(discovery::api_group(table, group).or_else(|| aggregation::group(&extensions, group))),
         ["api", version] => found(discovery::api_resource_list(table, "", version)),
         ["apis", group, version] => found(discovery::api_resource_list(table, group, version)),
         ["metrics"] => respond::with(200, METRICS, metrics::page(server)),
         ["version"] => plain(&version(server)),
         ["healthz" | "livez" | "readyz", rest @ ..] => health(parts[0], rest, query),
         ["openapi", "v2"] => openapi_v2(documents, headers),
-        ["openapi", "v3"] => document(headers, &documents.v3_index(), "application/json"),
+        ["openapi", "v3"] => {
+            document(headers, &aggregation::add_index(&extensions, documents.v3_index()), "application/json")
+        }
         ["openapi", "v3", key @ ..] => openapi_v3(documents, headers, query, &key.join("/")),
         [".well-known", "openid-configuration"] => plain(&server.tokens.openid_configuration()),
         ["openid", "v1", "jwks"] => {
@@ -85,14 +92,18 @@ fn root_paths(table: &Table) -> Vec<String> {
     paths
 }
 
-/// `/api` and `/apis`, aggregated when the client prefers that.
-fn groups(table: &Table, headers: &HeaderMap, core: bool, legacy: impl FnOnce() -> Value) -> Response {
+/// `/api`, and `/apis` with what others serve; aggregated when the client prefers that.
+fn groups(table: &Table, headers: &HeaderMap, extensions: Option<&Routes>, legacy: impl FnOnce() -> Value) -> Response {
     let Some(format) = negotiate::aggregated(headers) else {
         let mut response = plain(&legacy());
         response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
         return response;
     };
-    let body = discovery::aggregated(table, format, core).to_string();
+    let own = discovery::aggregated(table, format, extensions.is_none());
+    let body = match extensions {
+        Some(extensions) => aggregation::aggregated_items(extensions, own).to_string(),
+        None => own.to_string(),
+    };
     let etag = format!("\"{}\"", hex(&Sha256::digest(body.as_bytes())));
     let version = if format == Aggregated::V2 { "v2" } else { "v2beta1" };
     let content_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");

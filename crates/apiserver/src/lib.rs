@@ -6,6 +6,7 @@
 
 mod addresses;
 mod admission;
+mod aggregation;
 mod applying;
 mod authn;
 mod authz;

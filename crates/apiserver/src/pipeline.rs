@@ -20,8 +20,8 @@ use crate::route::RequestInfo;
 use crate::server::ApiServer;
 use crate::user::UserInfo;
 use crate::{
-    authn, compress, create, delete, discovery, edit, negotiate, proxy, rbac, read, reviews, streams, subresource,
-    watch,
+    aggregation, authn, compress, create, delete, discovery, edit, negotiate, proxy, rbac, read, reviews, streams,
+    subresource, watch,
 };
 
 /// Longest time for an answer, watches and streams excepted.
@@ -143,6 +143,9 @@ async fn dispatch(
     query: Query,
     request: Request<RequestBody>,
 ) -> Result<Response, Status> {
+    if let Some(extension) = aggregation::find(&server, &info) {
+        return aggregation::answer(&server, &extension, &user, request).await;
+    }
     if !info.is_resource {
         return discovery::answer(&server, &request, &query);
     }

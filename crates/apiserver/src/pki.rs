@@ -26,6 +26,8 @@ const AUTHORITY_DAYS: i64 = 3_650;
 const LEAF_DAYS: i64 = 730;
 /// A certificate with less time left is made anew when the server opens.
 const RENEW_DAYS: i64 = 90;
+/// Name of this server's certificate for extensions of the API.
+pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
 const ADMINISTRATOR: &str = "kubernetes-admin";
 
 /// A certificate and its key, in PEM.
@@ -40,6 +42,10 @@ pub(crate) struct Pki {
     pub(crate) ca: Identity,
     pub(crate) serving: Identity,
     pub(crate) administrator: Identity,
+    /// Vouches for this server to extensions of the API, and for nobody else.
+    pub(crate) front_proxy_ca: Identity,
+    /// Who this server is to extensions of the API.
+    pub(crate) front_proxy: Identity,
     /// P-256 key in PKCS#8 PEM.
     pub(crate) token_key_pem: String,
     /// What seals values on their way to the disk.
@@ -111,12 +117,11 @@ impl Files {
 impl Pki {
     pub(crate) fn open(config: &Config) -> Result<Self, OpenError> {
         let files = Files::open(config)?;
-        let ca = match files.read_identity("ca")? {
-            Some(ca) => ca,
-            None => make_authority(&files)?,
-        };
+        let ca = authority(&files, "ca", "isopod-ca")?;
+        let front_proxy_ca = authority(&files, "front-proxy-ca", "front-proxy-ca")?;
+        let front_proxy = leaf(&files, &front_proxy_ca, FRONT_PROXY, &client_params(FRONT_PROXY, None), &[])?;
         let serving = leaf(&files, &ca, "apiserver", &serving_params(config), &serving_names(config))?;
-        let administrator = leaf(&files, &ca, "admin", &client_params(ADMINISTRATOR, MASTERS), &[])?;
+        let administrator = leaf(&files, &ca, "admin", &client_params(ADMINISTRATOR, Some(MASTERS)), &[])?;
         let token_key_pem = match files.read("sa.key")? {
             Some(key) => key,
             None => {
@@ -126,7 +131,8 @@ impl Pki {
             }
         };
         let sealer = sealer(&files)?;
-        Ok(Self { ca, serving, administrator, token_key_pem, sealer, cluster_name: config.cluster_name.clone() })
+        let cluster_name = config.cluster_name.clone();
+        Ok(Self { ca, serving, administrator, front_proxy_ca, front_proxy, token_key_pem, sealer, cluster_name })
     }
 
     /// A kubeconfig with the administrator's certificate inside.
@@ -183,14 +189,18 @@ fn params(subject: DistinguishedName, days: i64) -> CertificateParams {
     params
 }
 
-fn make_authority(files: &Files) -> Result<Identity, OpenError> {
-    let key = new_key(files, "ca.key")?;
-    let mut params = params(subject("isopod-ca", None), AUTHORITY_DAYS);
+/// The authority in the files, or a new one when there is none.
+fn authority(files: &Files, file: &str, name: &str) -> Result<Identity, OpenError> {
+    if let Some(kept) = files.read_identity(file)? {
+        return Ok(kept);
+    }
+    let key = new_key(files, &format!("{file}.key"))?;
+    let mut params = params(subject(name, None), AUTHORITY_DAYS);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-    let certificate = params.self_signed(&key).map_err(|error| files.unusable("ca.crt", error))?;
+    let certificate = params.self_signed(&key).map_err(|error| files.unusable(&format!("{file}.crt"), error))?;
     let ca = Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() };
-    files.write_identity("ca", &ca)?;
+    files.write_identity(file, &ca)?;
     Ok(ca)
 }
 
@@ -226,8 +236,8 @@ fn serving_params(config: &Config) -> CertificateParams {
     params
 }
 
-fn client_params(name: &str, group: &str) -> CertificateParams {
-    let mut params = params(subject(name, Some(group)), LEAF_DAYS);
+fn client_params(name: &str, group: Option<&str>) -> CertificateParams {
+    let mut params = params(subject(name, group), LEAF_DAYS);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params

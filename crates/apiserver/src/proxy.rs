@@ -5,7 +5,7 @@
 mod html;
 mod rewrite;
 mod target;
-mod trust;
+pub(crate) mod trust;
 
 use http::header::{CONTENT_TYPE, HOST, LOCATION, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, Request, Uri};

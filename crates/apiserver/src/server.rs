@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::addresses::{self, Addresses};
 use crate::admission::configured::{self, Snapshot};
 use crate::admission::quota::{self, Turns};
+use crate::aggregation::{self, Routes};
 use crate::config::{Config, OpenError};
 use crate::customs::{self, Served, Tables};
 use crate::door::InProcess;
@@ -46,6 +47,10 @@ pub struct ApiServer {
     pub(crate) quotas: Turns,
     pub(crate) metrics: Metrics,
     pub(crate) encoded: Encoded,
+    /// Group versions that other servers answer for.
+    pub(crate) extensions: aggregation::Snapshot,
+    /// Something about them has changed.
+    pub(crate) extensions_check: watch::Sender<()>,
     /// Places for requests that are passed on to other servers.
     pub(crate) forwards: Arc<Semaphore>,
     kubelets: OnceLock<Arc<dyn Kubelets>>,
@@ -77,6 +82,8 @@ impl ApiServer {
             quotas: Turns::default(),
             metrics: Metrics::default(),
             encoded: Encoded::new(ENCODED_BYTES),
+            extensions: aggregation::Snapshot::new(Arc::new(Routes::default())),
+            extensions_check: watch::Sender::new(()),
             forwards: Arc::new(Semaphore::new(forward::AT_ONCE)),
             kubelets: OnceLock::new(),
             config,
@@ -150,7 +157,8 @@ async fn follow(server: &Arc<ApiServer>) -> Result<(), Status> {
     customs::start(server).await?;
     configured::start(server).await?;
     quota::start(server).await?;
-    addresses::objects::start(server).await
+    addresses::objects::start(server).await?;
+    aggregation::start(server).await
 }
 
 impl std::fmt::Debug for ApiServer {

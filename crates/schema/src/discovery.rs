@@ -163,3 +163,36 @@ fn aggregated_resource(kind: &Kind) -> Value {
     }
     value
 }
+
+/// An APIResourceList that another server gave, as a version in aggregated discovery.
+pub fn of_resource_list(list: &Value, group: &str, version: &str) -> Value {
+    let items = || list["resources"].as_array().into_iter().flatten();
+    let text = |item: &Value, field: &str| item[field].as_str().unwrap_or_default().to_owned();
+    let kind = |item: &Value| {
+        let or = |field: &str, own: &str| match item[field].as_str() {
+            None | Some("") => own.to_owned(),
+            Some(other) => other.to_owned(),
+        };
+        json!({"group": or("group", group), "version": or("version", version), "kind": text(item, "kind")})
+    };
+    let resource = |item: &Value| {
+        let name = text(item, "name");
+        let of = |sub: &Value| text(sub, "name").strip_prefix(&format!("{name}/")).map(str::to_owned);
+        let subs = items()
+            .filter_map(|sub| Some(json!({"subresource": of(sub)?, "responseKind": kind(sub), "verbs": sub["verbs"]})));
+        let subs: Vec<Value> = subs.collect();
+        let mut value = json!({
+            "resource": name, "responseKind": kind(item), "singularResource": text(item, "singularName"),
+            "scope": if item["namespaced"] == true { "Namespaced" } else { "Cluster" }, "verbs": item["verbs"],
+        });
+        for field in ["shortNames", "categories"].into_iter().filter(|field| item[*field].is_array()) {
+            value[field] = item[field].clone();
+        }
+        if !subs.is_empty() {
+            value["subresources"] = subs.into();
+        }
+        value
+    };
+    let resources: Vec<Value> = items().filter(|item| !text(item, "name").contains('/')).map(resource).collect();
+    json!({"version": version, "resources": resources, "freshness": "Current"})
+}

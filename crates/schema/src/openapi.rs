@@ -69,7 +69,8 @@ impl Document {
         Self { bytes: bytes.into(), hash: hash.into() }
     }
 
-    fn json(value: &Value) -> Self {
+    /// A document that is made elsewhere.
+    pub fn json(value: &Value) -> Self {
         // Writing a Value into memory cannot fail: its keys are texts.
         Self::new(serde_json::to_vec(value).unwrap_or_default())
     }

@@ -2,6 +2,7 @@
 
 mod config;
 mod container;
+mod extension;
 mod immutable;
 mod metadata;
 mod network;

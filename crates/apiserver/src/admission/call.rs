@@ -10,18 +10,17 @@ use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use crate::proxy::trust;
 
 /// Largest answer.
 const ANSWER_BYTES: usize = 3 << 20;
 /// Connections that wait for the next call.
 const IDLE: usize = 8;
-/// What who names no certificates trusts.
-const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Where a call goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +46,8 @@ pub(crate) struct Client {
 impl Client {
     /// With these certificates in PEM; none: the system's.
     pub(crate) fn new(ca_bundle: &[u8]) -> Self {
-        Self { tls: tls(ca_bundle).map(Arc::new), idle: Mutex::default() }
+        let tls = trust::roots(ca_bundle).map(|config| Arc::new(config.with_no_client_auth()));
+        Self { tls, idle: Mutex::default() }
     }
 
     /// Posts a document; the answer's body.
@@ -124,24 +124,4 @@ impl Client {
         }
         Ok(answer.to_bytes())
     }
-}
-
-fn tls(ca_bundle: &[u8]) -> Result<ClientConfig, String> {
-    let system = match ca_bundle.is_empty() {
-        true => std::fs::read(SYSTEM_ROOTS).map_err(|error| format!("no caBundle, and {SYSTEM_ROOTS}: {error}"))?,
-        false => Vec::new(),
-    };
-    let pem = if ca_bundle.is_empty() { &system } else { ca_bundle };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| format!("unable to load root certificates: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("unable to load root certificates: {error}"))?;
-    }
-    if roots.is_empty() {
-        return Err("unable to load root certificates: unable to parse bytes as PEM block".into());
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| error.to_string())?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }

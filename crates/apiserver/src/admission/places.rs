@@ -36,7 +36,10 @@ fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
 }
 
 /// Address and port behind a port of a Service.
-fn behind(facts: &Stored<'_>, namespace: &str, name: &str, port: u16) -> Result<(String, u16), String> {
+///
+/// # Errors
+/// What there is none of.
+pub(crate) fn behind(facts: &Stored<'_>, namespace: &str, name: &str, port: u16) -> Result<(String, u16), String> {
     let service = facts.get("services", namespace, name).ok_or_else(|| format!("service {name:?} not found"))?;
     let spec = &service["spec"];
     if spec["type"] == "ExternalName" {
@@ -45,7 +48,7 @@ fn behind(facts: &Stored<'_>, namespace: &str, name: &str, port: u16) -> Result<
     let found = list(spec, "ports").iter().find(|found| found["port"] == port);
     let found = found.ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
     let port_name = text(found, &["name"]);
-    if let Some(place) = of_slices(facts, namespace, name, port_name) {
+    if let Some(place) = ready_endpoint(facts, namespace, name, port_name) {
         return Ok(place);
     }
     match text(spec, &["clusterIP"]) {
@@ -54,7 +57,13 @@ fn behind(facts: &Stored<'_>, namespace: &str, name: &str, port: u16) -> Result<
     }
 }
 
-fn of_slices(facts: &Stored<'_>, namespace: &str, name: &str, port_name: &str) -> Option<(String, u16)> {
+/// A ready endpoint of a port, by the port's name.
+pub(crate) fn ready_endpoint(
+    facts: &Stored<'_>,
+    namespace: &str,
+    name: &str,
+    port_name: &str,
+) -> Option<(String, u16)> {
     let slices = facts.list("endpointslices.discovery.k8s.io", namespace);
     let own = slices.iter().filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == name);
     let of_slice = |slice: &Value| {

@@ -69,7 +69,7 @@ async fn a_restart_keeps_everything_but_stale_certificates() {
     let mut revisions = Vec::new();
     let mut kept = Vec::new();
     for server_names in [&["one.example.com"][..], &["one.example.com"], &["one.example.com", "192.0.2.7"]] {
-        let server = ApiServer::open(config(server_names)).await.unwrap();
+        let server = reopen(&config(server_names)).await.unwrap();
         revisions.push(server.store_stats().revision);
         drop(server);
         kept.push(names.map(file));

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Errors, FieldError, network, workload};
+use super::{Errors, FieldError, extension, network, workload};
 use crate::admission;
 use crate::names;
 use crate::table::Kind;
@@ -19,6 +19,7 @@ pub(super) fn check(kind: &Kind, object: &Value, errors: &mut Errors) {
         "priorityclasses" => priority_class(object, errors),
         "leases" => lease(object, errors),
         "ingresses" => ingress(object, errors),
+        "apiservices" => extension::check(object, errors),
         "endpointslices" => {
             let endpoints = walk::items(object, &["endpoints"]).len();
             if endpoints > MAX_ENDPOINTS {
