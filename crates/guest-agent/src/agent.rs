@@ -9,7 +9,7 @@ use std::{
 use isopod_guest_api::{ContainerConfig, ErrorKind, limit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{container::Container, events::Events, fault::Fault, pod::Pod, reaper::Reaper};
+use crate::{container::Container, events::Events, fault::Fault, reaper::Reaper, tenants::Tenants};
 
 /// Longest container id in bytes.
 const ID_BYTES: usize = 128;
@@ -17,7 +17,7 @@ const ID_BYTES: usize = 128;
 /// The guest.
 #[derive(Debug)]
 pub(crate) struct Agent {
-    pod: Mutex<Option<Pod>>,
+    tenants: Mutex<Tenants>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
     pub(crate) events: Events,
     pub(crate) reaper: Reaper,
@@ -34,7 +34,7 @@ pub(crate) fn now() -> i64 {
 impl Agent {
     pub(crate) fn new() -> Self {
         Self {
-            pod: Mutex::default(),
+            tenants: Mutex::default(),
             containers: Mutex::default(),
             events: Events::default(),
             reaper: Reaper::default(),
@@ -43,16 +43,8 @@ impl Agent {
         }
     }
 
-    pub(crate) fn pod(&self) -> MutexGuard<'_, Option<Pod>> {
-        self.pod.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Does something with the pod, which must have been configured.
-    pub(crate) fn with_pod<T>(&self, act: impl FnOnce(&mut Pod) -> Result<T, Fault>) -> Result<T, Fault> {
-        match &mut *self.pod() {
-            Some(pod) => act(pod),
-            None => Err(Fault::new(ErrorKind::NotConfigured, "the guest has no pod yet")),
-        }
+    pub(crate) fn tenants(&self) -> MutexGuard<'_, Tenants> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Container>>> {
@@ -71,7 +63,8 @@ impl Agent {
         if containers.contains_key(&config.id) {
             return Err(Fault::new(ErrorKind::AlreadyExists, format!("container {} exists", config.id)));
         }
-        if containers.len() >= limit::CONTAINERS {
+        let of_pod = containers.values().filter(|container| container.config.pod_uid == config.pod_uid);
+        if of_pod.count() >= limit::CONTAINERS {
             return Err(Fault::new(
                 ErrorKind::LimitReached,
                 format!("the pod has {} containers already", limit::CONTAINERS),

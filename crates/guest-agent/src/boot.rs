@@ -87,18 +87,8 @@ fn leave_initramfs() -> io::Result<()> {
 }
 
 fn directories() -> io::Result<()> {
-    for directory in [
-        "/run",
-        "/tmp",
-        "/dev/pts",
-        path::RUN,
-        path::IMAGES,
-        path::SCRATCH,
-        path::CONTAINERS,
-        path::VOLUMES,
-        path::POD,
-        path::SHM,
-    ] {
+    for directory in ["/run", "/tmp", "/dev/pts", path::RUN, path::IMAGES, path::SCRATCH, path::CONTAINERS, path::PODS]
+    {
         fs::create_dir_all(directory)?;
     }
     mount(

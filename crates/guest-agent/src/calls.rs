@@ -7,25 +7,26 @@ use std::{
 
 use futures::Stream;
 use isopod_guest_api::{
-    ContainerConfig, ContainerId, Empty, ErrorKind, Event, EventsRequest, HelloRequest, HelloResponse, LogChunk,
-    LogsRequest, PROTOCOL_VERSION, PodConfig, PrepareRequest, SignalContainerRequest, StartContainerResponse,
-    StatsResponse, UpdateVolumeRequest,
+    ContainerConfig, ContainerId, DiskSlot, Empty, ErrorKind, Event, EventsRequest, HelloRequest, HelloResponse,
+    LogChunk, LogsRequest, NodeConfig, PROTOCOL_VERSION, PodConfig, PodUid, PrepareRequest, SignalContainerRequest,
+    StartContainerResponse, StatsResponse, UpdateVolumeRequest,
 };
 use tonic::Status;
 
-use crate::{agent::Agent, boot, container, disk, fault::Fault, pod::Pod, start, stats};
+use crate::{agent::Agent, boot, container, disk, fault::Fault, start, stats};
 
 /// What a call that streams answers with.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 pub(crate) async fn hello(agent: Arc<Agent>, _: HelloRequest) -> Result<HelloResponse, Status> {
     let kernel_release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let pod_uid = agent.pod().as_ref().map(|pod| pod.uid().to_owned()).unwrap_or_default();
+    let pod_uids: Vec<String> = agent.tenants().uids().cloned().collect();
     Ok(HelloResponse {
         protocol_version: PROTOCOL_VERSION,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         epoch: agent.epoch.load(Ordering::Relaxed),
-        pod_uid,
+        pod_uid: if let [only] = &pod_uids[..] { only.clone() } else { String::new() },
+        pod_uids,
         containers: agent.containers().values().map(|container| container.status()).collect(),
         last_event_sequence: agent.events.newest(),
         kernel_release,
@@ -33,30 +34,38 @@ pub(crate) async fn hello(agent: Arc<Agent>, _: HelloRequest) -> Result<HelloRes
 }
 
 pub(crate) async fn configure_pod(agent: Arc<Agent>, config: PodConfig) -> Result<Empty, Status> {
-    let mut pod = agent.pod();
-    match &*pod {
-        Some(pod) if pod.is(&config) => {}
-        Some(pod) => {
-            return Err(Fault::new(
-                ErrorKind::AlreadyExists,
-                format!("the guest is pod {} with another configuration", pod.uid()),
-            )
-            .into());
-        }
-        None => *pod = Some(Pod::configure(config)?),
-    }
+    agent.tenants().configure_pod(config)?;
+    Ok(Empty {})
+}
+
+pub(crate) async fn configure_node(agent: Arc<Agent>, config: NodeConfig) -> Result<Empty, Status> {
+    agent.tenants().configure_node(config)?;
+    Ok(Empty {})
+}
+
+/// On its own, so that a host that leaves in the middle does not leave half a pod.
+pub(crate) async fn remove_pod(agent: Arc<Agent>, request: PodUid) -> Result<Empty, Status> {
+    let task = tokio::spawn(async move { container::end_pod(&agent, &request.uid).await });
+    task.await.map_err(|error| Fault::new(ErrorKind::Internal, error.to_string()))??;
+    Ok(Empty {})
+}
+
+pub(crate) async fn release_image(agent: Arc<Agent>, request: DiskSlot) -> Result<Empty, Status> {
+    agent.tenants().images.release(request.slot)?;
     Ok(Empty {})
 }
 
 pub(crate) async fn prepare(agent: Arc<Agent>, request: PrepareRequest) -> Result<Empty, Status> {
-    match &*agent.pod() {
-        Some(pod) => Err(Fault::new(ErrorKind::AlreadyExists, format!("the guest is pod {}", pod.uid())).into()),
-        None => Ok(disk::mount_scratch(Some(request.scratch_slot)).map(|()| Empty {})?),
+    if !agent.tenants().is_vacant() {
+        return Err(Fault::new(ErrorKind::AlreadyExists, "the guest is a pod's or a node's").into());
     }
+    disk::mount_scratch(Some(request.scratch_slot))?;
+    Ok(Empty {})
 }
 
 pub(crate) async fn update_volume(agent: Arc<Agent>, request: UpdateVolumeRequest) -> Result<Empty, Status> {
-    agent.with_pod(|pod| pod.update_volume(request))?;
+    let mut tenants = agent.tenants();
+    tenants.pod(&request.pod_uid)?.0.update_volume(request)?;
     Ok(Empty {})
 }
 
@@ -131,9 +140,7 @@ pub(crate) async fn reset(agent: Arc<Agent>, _: Empty) -> Result<Empty, Status> 
         container::remove(id).map_err(Fault::internal(format!("container {id}")))?;
     }
     containers.clear();
-    if let Some(pod) = agent.pod().take() {
-        pod.forget()?;
-    }
+    agent.tenants().vacate()?;
     agent.events.clear();
     Ok(Empty {})
 }

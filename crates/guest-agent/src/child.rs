@@ -39,7 +39,10 @@ pub(crate) struct Inherited<'a> {
 
 /// The first process of a container.
 pub(crate) fn first(plan: &Plan, inherited: &Inherited<'_>) {
+    // Before the copy closes what it does not need, which includes the namespaces' descriptors.
+    let joined = plan.sandbox.as_ref().map_or(Ok(()), |sandbox| sandbox.enter());
     run(inherited, &plan.process, |report| {
+        joined.map_err(Fault::internal("the pod's namespaces"))?;
         // Here and not earlier: the namespace's root is the group that this process is in.
         fork::own_control_group_namespace()
             .map_err(|error| Fault::internal("control group namespace")(error.into()))?;
@@ -53,7 +56,11 @@ pub(crate) fn first(plan: &Plan, inherited: &Inherited<'_>) {
 /// already.
 pub(crate) fn joining(container: &OwnedFd, process: &Process, inherited: &Inherited<'_>) {
     // Before the copy closes what it does not need, which includes this descriptor.
-    let namespaces = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::CONTROL_GROUP;
+    let namespaces = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::CONTROL_GROUP
+        | ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION;
     let joined = move_into_thread_name_spaces(container.as_fd(), namespaces);
     run(inherited, process, |report| {
         joined.map_err(|error| Fault::internal("container's namespaces")(error.into()))?;

@@ -34,6 +34,9 @@ const FALLBACK_BYTES: usize = 2048;
 /// escaped with the pipe, and that must not hold up the exit.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// How long a killed container has to end before it is killed again.
+const KILL_AGAIN: Duration = Duration::from_millis(200);
+
 /// A container.
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -219,6 +222,32 @@ pub(crate) fn remove(id: &str) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Ends what runs of a shared pod and forgets the pod.
+pub(crate) async fn end_pod(agent: &Arc<Agent>, uid: &str) -> Result<(), Fault> {
+    let of_pod = |container: &&Arc<Container>| container.config.pod_uid == uid;
+    let containers: Vec<Arc<Container>> = agent.containers().values().filter(of_pod).cloned().collect();
+    for container in containers {
+        end(agent, &container).await;
+        remove(&container.config.id).map_err(Fault::internal(format!("container {}", container.config.id)))?;
+        agent.containers().remove(&container.config.id);
+    }
+    match agent.tenants().take(uid) {
+        Some(pod) => pod.forget(),
+        None => Ok(()),
+    }
+}
+
+/// Kills a container until it has ended; one that is being started may come to run, or never.
+async fn end(agent: &Agent, container: &Container) {
+    while agent.containers().contains_key(&container.config.id) {
+        // One that has ended is no error.
+        let _ = container.signal(9, true);
+        if tokio::time::timeout(KILL_AGAIN, container.exited()).await.is_ok() {
+            return;
+        }
+    }
 }
 
 /// What cannot be removed now, because something in it has not ended yet, goes when the container is removed.

@@ -44,6 +44,28 @@ impl Images {
     }
 }
 
+impl Images {
+    /// Unmounts a slot's image, if it is mounted.
+    pub(crate) fn release(&mut self, slot: u32) -> Result<(), Fault> {
+        if !self.0.contains(&slot) {
+            return Ok(());
+        }
+        let target = Path::new(path::IMAGES).join(slot.to_string());
+        rustix::mount::unmount(&target, rustix::mount::UnmountFlags::empty())
+            .map_err(|error| Fault::new(ErrorKind::MountFailed, format!("disk slot {slot}: {error}")))?;
+        self.0.remove(&slot);
+        Ok(())
+    }
+}
+
+/// Mounts a volume's disk. A second pod of the node gets the same file system.
+pub(crate) fn mount_volume(slot: u32, directory: &Path, read_only: bool) -> Result<(), Fault> {
+    let flags =
+        MountFlags::NODEV | MountFlags::NOATIME | if read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+    mount(device(slot)?, directory, "ext4", flags, Some(c"discard"))
+        .map_err(|error| Fault::new(ErrorKind::MountFailed, format!("disk slot {slot}: {error}")))
+}
+
 /// Mounts the writable disk, or memory where there is none. One that was mounted ahead stays.
 pub(crate) fn mount_scratch(slot: Option<u32>) -> Result<(), Fault> {
     if slot.is_some() && is_mount_point(Path::new(path::SCRATCH)).map_err(Fault::internal("scratch disk"))? {
@@ -58,7 +80,7 @@ pub(crate) fn mount_scratch(slot: Option<u32>) -> Result<(), Fault> {
             mount(device(slot)?, path::SCRATCH, "ext4", flags, Some(c"discard,noinit_itable")).map_err(fault)?;
         }
     }
-    for name in ["containers", "volumes"] {
+    for name in ["containers", "volumes", "node"] {
         fs::create_dir_all(Path::new(path::SCRATCH).join(name)).map_err(Fault::internal("scratch disk"))?;
     }
     Ok(())

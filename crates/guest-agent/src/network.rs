@@ -30,6 +30,39 @@ pub(crate) fn configure(config: &NetworkConfig) -> Result<(), Fault> {
     apply(&interface, &settings).map_err(Fault::io(ErrorKind::NetworkFailed, format!("interface {interface}")))
 }
 
+/// As `configure`, for an interface by name.
+pub(crate) fn configure_interface(interface: &str, config: &NetworkConfig) -> Result<(), Fault> {
+    let settings = parse(config)?;
+    apply(interface, &settings).map_err(Fault::io(ErrorKind::NetworkFailed, format!("interface {interface}")))
+}
+
+/// Passes on what is not for this machine, and answers on its link for those behind it.
+pub(crate) fn forward() -> io::Result<()> {
+    fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+    without_ipv6("default")?;
+    match interface() {
+        Ok(interface) => answer_for_others(&interface),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// On this interface, who asks for an address that another interface leads to gets this machine's.
+fn answer_for_others(interface: &str) -> io::Result<()> {
+    fs::write(format!("/proc/sys/net/ipv4/conf/{interface}/proxy_arp"), "1")?;
+    // The kernel waits a while before it answers for another; here nobody else could.
+    fs::write(format!("/proc/sys/net/ipv4/neigh/{interface}/proxy_delay"), "0")
+}
+
+/// Makes an interface of this machine lead to a pod: a route to its address, and answers for whom it asks for.
+pub(crate) fn lead(interface: &str, config: &NetworkConfig) -> io::Result<()> {
+    let address = config.ipv4_address.parse().map_err(io::Error::other)?;
+    let socket = socket()?;
+    set_flags(&socket, interface, libc::IFF_UP | libc::IFF_RUNNING)?;
+    answer_for_others(interface)?;
+    add_route(&socket, interface, address, None)
+}
+
 /// Takes address and routes away.
 pub(crate) fn forget() -> io::Result<()> {
     let (interface, socket) = (interface()?, socket()?);
@@ -45,7 +78,11 @@ pub(crate) fn loopback_up() -> io::Result<()> {
 
 /// Pods have IPv4 addresses: without this, every interface that comes up announces an IPv6 address that nobody asked for.
 pub(crate) fn only_ipv4() -> io::Result<()> {
-    let Ok(interface) = interface() else { return Ok(()) };
+    interface().map_or(Ok(()), |interface| without_ipv6(&interface))
+}
+
+/// `all` and `default` mean every interface, and every later one.
+pub(crate) fn without_ipv6(interface: &str) -> io::Result<()> {
     match fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -14,14 +14,11 @@ pub(crate) const SCRATCH: &str = "/run/isopod/scratch";
 /// One directory per container: configuration, root file system, sockets.
 pub(crate) const CONTAINERS: &str = "/run/isopod/containers";
 
-/// Volumes of files and of memory.
-pub(crate) const VOLUMES: &str = "/run/isopod/volumes";
+/// One directory per pod: hosts, hostname, resolv.conf, shared memory, volumes of files and of memory.
+pub(crate) const PODS: &str = "/run/isopod/pods";
 
-/// hosts, hostname, resolv.conf.
-pub(crate) const POD: &str = "/run/isopod/pod";
-
-/// The pod's shared memory.
-pub(crate) const SHM: &str = "/run/isopod/shm";
+/// What pods see of the node's own files, on its disk.
+pub(crate) const NODE_FILES: &str = "/run/isopod/scratch/node";
 
 /// Parent of the containers' control groups.
 pub(crate) const CGROUP: &str = "/sys/fs/cgroup/isopod";
@@ -39,4 +36,14 @@ pub(crate) fn cgroup(id: &str) -> PathBuf {
 /// A container's writable layer.
 pub(crate) fn layer(id: &str) -> PathBuf {
     PathBuf::from(SCRATCH).join("containers").join(id)
+}
+
+/// A pod's directory.
+pub(crate) fn pod(uid: &str) -> PathBuf {
+    PathBuf::from(PODS).join(uid)
+}
+
+/// The directory of a pod's volumes on the writable disk.
+pub(crate) fn scratch_volumes(uid: &str) -> PathBuf {
+    PathBuf::from(SCRATCH).join("volumes").join(uid)
 }

@@ -1,11 +1,11 @@
 //! A container's configuration as what its first process has to do, with nothing left to choose. Pure: words in, a plan out.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use isopod_guest_api::{ContainerConfig, ResourceLimit};
 use rustix::{process::Resource, thread::CapabilitySet};
 
-use crate::{fault::Fault, users::Identity};
+use crate::{fault::Fault, sandbox::Sandbox, users::Identity};
 
 /// What containers get unless they ask otherwise: containerd's set without `MKNOD`, because a device node made in the guest
 /// could be the host's channel.
@@ -68,6 +68,10 @@ pub(crate) struct Plan {
     pub(crate) binds: Vec<Bind>,
     /// Nothing masked, nothing read-only.
     pub(crate) privileged: bool,
+    /// The pod's shared memory.
+    pub(crate) shm: PathBuf,
+    /// The pod's namespaces; none: the machine's.
+    pub(crate) sandbox: Option<Arc<Sandbox>>,
 }
 
 /// The first process of a container.

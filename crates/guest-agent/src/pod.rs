@@ -1,82 +1,66 @@
-//! Making a guest a pod's guest: clock, entropy, host name, network, files, volumes, disks.
-#![expect(unsafe_code, reason = "adding entropy is an ioctl with a C structure")]
+//! A pod in this guest: its files, volumes, shared memory and, on a node of many, its namespaces.
 
 use std::{
     collections::BTreeMap,
     fs,
     io::{self, Write as _},
-    os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use isopod_guest_api::{ErrorKind, NetworkConfig, PodConfig, UpdateVolumeRequest, VolumeSource};
 use rustix::mount::{MountFlags, mount};
 
-use crate::{
-    disk::{self, Images},
-    fault::Fault,
-    network, path, volume,
-};
+use crate::{disk::Images, fault::Fault, identity::Identity, network, path, sandbox::Sandbox, volume};
 
 const SHM_BYTES: u64 = 64 << 20;
 
-/// Bytes of entropy that are taken at most.
-const ENTROPY_BYTES: usize = 512;
-
-/// `RNDADDENTROPY` and `RNDRESEEDCRNG` (linux/random.h).
-const ADD_ENTROPY: libc::Ioctl = 0x4008_5203;
-const RESEED: libc::Ioctl = 0x5207;
-
-/// The pod that this guest is.
+/// A pod: the one that has the machine to itself, or one of many.
 #[derive(Debug)]
 pub(crate) struct Pod {
     /// Without what differs from call to call: time and entropy.
     config: PodConfig,
-    pub(crate) images: Images,
     /// Directory of each volume.
     pub(crate) volumes: BTreeMap<String, PathBuf>,
+    /// Namespaces of its own; none: the machine's.
+    pub(crate) sandbox: Option<Arc<Sandbox>>,
 }
 
 impl Pod {
-    /// Configures the guest. After an error it can only be thrown away.
-    pub(crate) fn configure(mut config: PodConfig) -> Result<Self, Fault> {
-        if config.uid.is_empty() {
-            return Err(Fault::invalid("uid is empty"));
-        }
-        set_clock(config.realtime_unix_nanos)?;
-        add_entropy(&config.entropy).map_err(Fault::internal("entropy"))?;
-        rustix::system::sethostname(config.hostname.as_bytes())
-            .map_err(|error| Fault::invalid(format!("hostname {:?}: {error}", config.hostname)))?;
-        if let Some(network) = &config.network {
-            network::configure(network)?;
-        }
-        write_pod_files(&config).map_err(Fault::internal("pod files"))?;
-        mount_shm(config.shm_size_bytes)?;
-        disk::mount_scratch(config.scratch_slot)?;
+    /// Makes the pod. After an error, a machine that was to be this pod's can only be thrown away.
+    pub(crate) fn configure(mut config: PodConfig, images: &mut Images) -> Result<Self, Fault> {
+        check_uid(&config.uid)?;
+        let sandbox = if config.shared {
+            Some(Arc::new(Sandbox::make(&config)?))
+        } else {
+            Identity::from(&config).assume()?;
+            None
+        };
+        let directory = path::pod(&config.uid);
+        write_pod_files(&directory, &config).map_err(Fault::internal("pod files"))?;
+        mount_shm(&directory.join("shm"), config.shm_size_bytes)?;
         let mut volumes = BTreeMap::new();
         for volume in &config.volumes {
-            volumes.insert(volume.name.clone(), volume::make(volume, config.fs_group)?);
+            volumes.insert(volume.name.clone(), volume::make(&config.uid, volume, config.fs_group)?);
         }
-        let mut images = Images::default();
         for image in &config.images {
             images.mounted(image.slot)?;
         }
         forget_moment(&mut config);
-        Ok(Self { config, images, volumes })
+        Ok(Self { config, volumes, sandbox })
     }
 
-    /// Undoes `configure`, except for the clock and the host name, which the next pod sets.
+    /// Takes away what the pod has in this guest. None of its containers may be there any more.
     pub(crate) fn forget(self) -> Result<(), Fault> {
-        if self.config.network.is_some() {
+        if !self.config.shared && self.config.network.is_some() {
             network::forget().map_err(Fault::io(ErrorKind::NetworkFailed, "interface"))?;
         }
-        unmount_below(Path::new(path::RUN)).map_err(Fault::io(ErrorKind::MountFailed, "unmounting"))?;
-        for directory in [path::VOLUMES, path::POD, path::IMAGES] {
-            fs::remove_dir_all(directory)
-                .and_then(|()| fs::create_dir(directory))
-                .map_err(Fault::internal(directory))?;
-        }
-        Ok(())
+        remove(&self.config.uid).map_err(Fault::io(ErrorKind::MountFailed, "the pod's files"))
+    }
+
+    /// The directory of its files and its shared memory.
+    pub(crate) fn directory(&self) -> PathBuf {
+        path::pod(&self.config.uid)
     }
 
     /// Whether this is the configuration that the guest has.
@@ -130,52 +114,39 @@ fn forget_moment(config: &mut PodConfig) {
     config.entropy = bytes::Bytes::new();
 }
 
-fn set_clock(unix_nanos: i64) -> Result<(), Fault> {
-    if unix_nanos == 0 {
-        return Ok(());
+/// A UID becomes the name of directories.
+fn check_uid(uid: &str) -> Result<(), Fault> {
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if uid.is_empty() || uid.len() > 64 || !uid.chars().all(good) {
+        return Err(Fault::invalid(format!("uid {uid:?} is not 1 to 64 letters, digits or `-`")));
     }
-    let time = rustix::time::Timespec {
-        tv_sec: unix_nanos.div_euclid(1_000_000_000),
-        tv_nsec: unix_nanos.rem_euclid(1_000_000_000),
-    };
-    rustix::time::clock_settime(rustix::time::ClockId::Realtime, time)
-        .map_err(|error| Fault::invalid(format!("realtime_unix_nanos {unix_nanos}: {error}")))
+    Ok(())
 }
 
-/// Gives the kernel's generator bytes that no other clone of the template has, and makes it use them now.
-fn add_entropy(bytes: &[u8]) -> io::Result<()> {
-    #[repr(C)]
-    struct PoolInfo {
-        entropy_bits: libc::c_int,
-        length: libc::c_int,
-        bytes: [u8; ENTROPY_BYTES],
+/// Removes a pod's directories, once nothing is mounted in them.
+pub(crate) fn remove(uid: &str) -> io::Result<()> {
+    for directory in [path::pod(uid), path::scratch_volumes(uid)] {
+        unmount_below(&directory)?;
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
-    let length = bytes.len().min(ENTROPY_BYTES);
-    if length == 0 {
-        return Ok(());
-    }
-    let count = i32::try_from(length).map_err(io::Error::other)?;
-    let mut pool = PoolInfo { entropy_bits: count * 8, length: count, bytes: [0; ENTROPY_BYTES] };
-    pool.bytes[..length].copy_from_slice(&bytes[..length]);
-    let device = fs::File::options().write(true).open("/dev/urandom")?;
-    let fd = device.as_fd().as_raw_fd();
-    // SAFETY: RNDADDENTROPY reads a `rand_pool_info`, which `PoolInfo` has the layout of, and `length` bytes behind it.
-    // RNDRESEEDCRNG takes no argument.
-    let done = unsafe { libc::ioctl(fd, ADD_ENTROPY, std::ptr::from_ref(&pool)) == 0 && libc::ioctl(fd, RESEED) == 0 };
-    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+    Ok(())
 }
 
-fn mount_shm(size_bytes: u64) -> Result<(), Fault> {
+fn mount_shm(directory: &Path, size_bytes: u64) -> Result<(), Fault> {
+    fs::create_dir_all(directory).map_err(Fault::internal("shm"))?;
     let size = if size_bytes == 0 { SHM_BYTES } else { size_bytes };
     let options =
         std::ffi::CString::new(format!("mode=1777,size={size}")).map_err(|error| Fault::invalid(error.to_string()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("shm", path::SHM, "tmpfs", flags, Some(options.as_c_str()))
+    mount("shm", directory, "tmpfs", flags, Some(options.as_c_str()))
         .map_err(|error| Fault::new(ErrorKind::MountFailed, format!("/dev/shm: {error}")))
 }
 
-fn write_pod_files(config: &PodConfig) -> io::Result<()> {
-    let directory = Path::new(path::POD);
+fn write_pod_files(directory: &Path, config: &PodConfig) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
     fs::write(directory.join("hostname"), format!("{}\n", config.hostname))?;
     fs::write(directory.join("hosts"), hosts(config))?;
     let mut file = fs::File::create(directory.join("resolv.conf"))?;

@@ -20,7 +20,6 @@ use rustix::{
 
 use crate::{
     fault::Fault,
-    path,
     plan::{Bind, Plan},
 };
 
@@ -67,7 +66,7 @@ pub(crate) fn enter(plan: &Plan) -> Result<(), Fault> {
     mounted(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC), "mounts")?;
     let options = CString::new(plan.overlay.as_str()).map_err(|error| Fault::invalid(error.to_string()))?;
     mounted(mount("overlay", &plan.root, "overlay", MountFlags::NODEV, Some(options.as_c_str())), "root file system")?;
-    let shm = tree(Path::new(path::SHM)).map_err(failed("/dev/shm"))?;
+    let shm = tree(&plan.shm).map_err(failed("/dev/shm"))?;
     let mut sources = Vec::with_capacity(plan.binds.len());
     for bind in &plan.binds {
         sources.push(tree(&bind.source).map_err(failed(&bind.destination))?);

@@ -70,6 +70,9 @@ async fn dispatch(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Bod
     match request.uri().path() {
         method::HELLO => unary(agent, request, calls::hello).await,
         method::CONFIGURE_POD => unary(agent, request, calls::configure_pod).await,
+        method::CONFIGURE_NODE => unary(agent, request, calls::configure_node).await,
+        method::REMOVE_POD => unary(agent, request, calls::remove_pod).await,
+        method::RELEASE_IMAGE => unary(agent, request, calls::release_image).await,
         method::PREPARE => unary(agent, request, calls::prepare).await,
         method::UPDATE_VOLUME => unary(agent, request, calls::update_volume).await,
         method::START_CONTAINER => unary(agent, request, calls::start_container).await,

@@ -1,6 +1,9 @@
 //! Exec and attach sessions and forwarded connections: two streams, one each way, and what they are connected to.
 
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -11,7 +14,7 @@ use isopod_guest_api::{
 use rustix::{process::Signal, termios::Winsize};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, mpsc},
     task::JoinSet,
 };
@@ -210,20 +213,14 @@ pub(crate) async fn connect(
     mut inputs: Streaming<ConnectInput>,
 ) -> Result<Output<ConnectOutput>, Status> {
     let permit = agent.session()?;
-    let port = match inputs.message().await?.and_then(|input| input.kind) {
-        Some(ConnectInputKind::Port(port)) => u16::try_from(port).ok().filter(|port| *port > 0),
-        _ => None,
+    let (pod_uid, port) = match inputs.message().await?.and_then(|input| input.kind) {
+        Some(ConnectInputKind::Port(port)) => (String::new(), port),
+        Some(ConnectInputKind::Target(target)) => (target.pod_uid, target.port),
+        _ => (String::new(), 0),
     };
+    let port = u16::try_from(port).ok().filter(|port| *port > 0);
     let port = port.ok_or_else(|| Fault::invalid("a forwarded connection begins with a port between 1 and 65535"))?;
-    let stream = match TcpStream::connect(("127.0.0.1", port)).await {
-        Ok(stream) => stream,
-        Err(first) => TcpStream::connect(("::1", port)).await.map_err(|_| {
-            Fault::new(
-                ErrorKind::ConnectionRefused,
-                format!("failed to connect to localhost:{port} inside the pod: {first}"),
-            )
-        })?,
-    };
+    let stream = dial(&agent, &pod_uid, port).await?;
     let (sender, receiver) = mpsc::channel(QUEUE);
     // Says that it is connected.
     let _ = sender.send(Ok(ConnectOutput::default())).await;
@@ -232,6 +229,31 @@ pub(crate) async fn connect(
         drop(permit);
     });
     Ok(ReceiverStream::new(receiver))
+}
+
+/// A connection to a port on a pod's loopback, by IPv4 or else IPv6.
+async fn dial(agent: &Agent, pod_uid: &str, port: u16) -> Result<TcpStream, Fault> {
+    // A socket belongs to the network that it was made in, wherever it is used.
+    let sockets = in_pod(agent, pod_uid, || Ok((TcpSocket::new_v4()?, TcpSocket::new_v6()?)))?;
+    let (v4, v6) = sockets.map_err(Fault::internal("socket"))?;
+    match v4.connect((Ipv4Addr::LOCALHOST, port).into()).await {
+        Ok(stream) => Ok(stream),
+        Err(first) => v6.connect((Ipv6Addr::LOCALHOST, port).into()).await.map_err(|_| {
+            Fault::new(
+                ErrorKind::ConnectionRefused,
+                format!("failed to connect to localhost:{port} inside the pod: {first}"),
+            )
+        }),
+    }
+}
+
+/// Does something in a pod's namespaces.
+fn in_pod<T>(agent: &Agent, uid: &str, act: impl FnOnce() -> T) -> Result<T, Fault> {
+    let sandbox = agent.tenants().pod(uid)?.0.sandbox.clone();
+    match sandbox {
+        Some(sandbox) => sandbox.within(act),
+        None => Ok(act()),
+    }
 }
 
 /// Each direction ends by itself: a server that has closed its side may still be written to.

@@ -16,6 +16,7 @@ use crate::{
     agent::{Agent, now},
     container::{self, Container, Running},
     create::{self, Streams},
+    disk::Images,
     fault::Fault,
     path,
     plan::{self, Bind, Plan},
@@ -29,7 +30,11 @@ const ACCOUNTS_BYTES: u64 = 4 << 20;
 /// Starts a container that `agent` knows already.
 pub(crate) async fn start(agent: &Arc<Agent>, container: Arc<Container>) -> Result<StartContainerResponse, Fault> {
     let config = &container.config;
-    let plan = agent.with_pod(|pod| prepare(pod, config))?;
+    let plan = {
+        let mut tenants = agent.tenants();
+        let (pod, images) = tenants.pod(&config.pod_uid)?;
+        prepare(pod, images, config)?
+    };
     create::control_group(&config.id, &plan::control_group(config))?;
     let made = create::container(agent, &config.id, &plan, config.stdin).await?;
     let (started, pid) = (now(), made.child.pid);
@@ -54,8 +59,8 @@ pub(crate) async fn start(agent: &Arc<Agent>, container: Arc<Container>) -> Resu
 }
 
 /// Everything up to the process.
-fn prepare(pod: &mut Pod, config: &ContainerConfig) -> Result<Plan, Fault> {
-    let image = pod.images.mounted(config.image_slot)?;
+fn prepare(pod: &Pod, images: &mut Images, config: &ContainerConfig) -> Result<Plan, Fault> {
+    let image = images.mounted(config.image_slot)?;
     let identity = identity(config, &image)?;
     let process = plan::process(config, &identity, pod.hostname())?;
     let layer = path::layer(&config.id);
@@ -66,7 +71,16 @@ fn prepare(pod: &mut Pod, config: &ContainerConfig) -> Result<Plan, Fault> {
     let overlay =
         format!("lowerdir={},upperdir={}/upper,workdir={}/work", image.display(), layer.display(), layer.display());
     let binds = binds(pod, config)?;
-    Ok(Plan { process, overlay, root, readonly_root: config.readonly_rootfs, binds, privileged: config.privileged })
+    Ok(Plan {
+        process,
+        overlay,
+        root,
+        readonly_root: config.readonly_rootfs,
+        binds,
+        privileged: config.privileged,
+        shm: pod.directory().join("shm"),
+        sandbox: pod.sandbox.clone(),
+    })
 }
 
 fn identity(config: &ContainerConfig, image: &Path) -> Result<Identity, Fault> {
@@ -124,7 +138,7 @@ fn binds(pod: &Pod, config: &ContainerConfig) -> Result<Vec<Bind>, Fault> {
     for name in ["hosts", "hostname", "resolv.conf"] {
         let destination = format!("/etc/{name}");
         if !taken(&destination, &binds) {
-            binds.push(Bind { source: Path::new(path::POD).join(name), destination, read_only: false });
+            binds.push(Bind { source: pod.directory().join(name), destination, read_only: false });
         }
     }
     binds.push(termination_log(config)?);

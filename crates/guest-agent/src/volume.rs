@@ -11,18 +11,29 @@ use std::{
 use isopod_guest_api::{EmptyDirVolume, ErrorKind, FilesVolume, Volume, VolumeSource};
 use rustix::mount::{MountFlags, mount};
 
-use crate::{fault::Fault, path};
+use crate::{disk, fault::Fault, host_path, path};
 
-/// Makes a volume; returns its directory.
-pub(crate) fn make(volume: &Volume, fs_group: Option<u32>) -> Result<PathBuf, Fault> {
+/// Makes a volume of a pod; returns its directory.
+pub(crate) fn make(uid: &str, volume: &Volume, fs_group: Option<u32>) -> Result<PathBuf, Fault> {
     check_name(&volume.name)?;
     let failed = || Fault::io(ErrorKind::MountFailed, format!("volume {}", volume.name));
+    let directory = path::pod(uid).join("volumes").join(&volume.name);
     match &volume.source {
-        Some(VolumeSource::EmptyDir(empty)) => empty_dir(&volume.name, *empty, fs_group).map_err(failed()),
+        Some(VolumeSource::EmptyDir(empty)) => {
+            let directory = if empty.memory { directory } else { path::scratch_volumes(uid).join(&volume.name) };
+            empty_dir(&directory, *empty, fs_group).map_err(failed())?;
+            Ok(directory)
+        }
         Some(VolumeSource::Files(files)) => {
-            let directory = Path::new(path::VOLUMES).join(&volume.name);
             fs::create_dir_all(&directory).map_err(failed())?;
             write_files(&directory, files, fs_group)?;
+            Ok(directory)
+        }
+        Some(VolumeSource::HostPath(wanted)) => host_path::find(wanted).map_err(failed()),
+        Some(VolumeSource::Disk(wanted)) => {
+            fs::create_dir_all(&directory).map_err(failed())?;
+            disk::mount_volume(wanted.slot, &directory, wanted.read_only)?;
+            share(&directory, wanted.read_only, fs_group).map_err(failed())?;
             Ok(directory)
         }
         None => Err(Fault::invalid(format!("volume {} has no source that this guest knows", volume.name))),
@@ -37,29 +48,26 @@ fn check_name(name: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-fn empty_dir(name: &str, volume: EmptyDirVolume, fs_group: Option<u32>) -> io::Result<PathBuf> {
-    let directory = if volume.memory {
-        let directory = Path::new(path::VOLUMES).join(name);
-        fs::create_dir_all(&directory)?;
+fn empty_dir(directory: &Path, volume: EmptyDirVolume, fs_group: Option<u32>) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    if volume.memory {
         let limit = match volume.size_limit_bytes {
             0 => String::new(),
             bytes => format!("size={bytes},"),
         };
         let options = std::ffi::CString::new(format!("{limit}mode=777"))?;
-        mount("volume", &directory, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))?;
-        directory
-    } else {
-        let directory = Path::new(path::SCRATCH).join("volumes").join(name);
-        fs::create_dir_all(&directory)?;
-        directory
-    };
-    if let Some(group) = fs_group {
-        chown(&directory, None, Some(group))?;
+        mount("volume", directory, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))?;
     }
-    // Files made in it belong to the group.
-    let mode = if fs_group.is_some() { 0o2777 } else { 0o777 };
-    fs::set_permissions(&directory, fs::Permissions::from_mode(mode))?;
-    Ok(directory)
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o777))?;
+    share(directory, false, fs_group)
+}
+
+/// Gives a volume to the pod's group; files made in it belong to the group as well.
+fn share(directory: &Path, read_only: bool, fs_group: Option<u32>) -> io::Result<()> {
+    let Some(group) = fs_group.filter(|_| !read_only) else { return Ok(()) };
+    chown(directory, None, Some(group))?;
+    let mode = fs::metadata(directory)?.permissions().mode();
+    fs::set_permissions(directory, fs::Permissions::from_mode(mode & 0o777 | 0o2070))
 }
 
 /// Makes `files` the content of a volume's directory.

@@ -88,6 +88,9 @@ pub struct ContainerConfig {
     /// Processes the container may have; 0: no limit of its own.
     #[prost(uint64, tag = "28")]
     pub pids_limit: u64,
+    /// UID of its pod; empty: the only one.
+    #[prost(string, tag = "29")]
+    pub pod_uid: String,
 }
 
 /// A volume in a container.

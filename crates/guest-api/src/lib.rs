@@ -23,12 +23,14 @@ pub use container::{
 pub use error::{ErrorKind, GuestFault};
 pub use event::{ContainerExited, ContainerStarted, Event, EventKind, EventsRequest};
 pub use pod::{
-    Empty, EmptyDirVolume, FilesVolume, HelloRequest, HelloResponse, ImageDisk, NetworkConfig, PodConfig,
-    PrepareRequest, UpdateVolumeRequest, Volume, VolumeFile, VolumeSource,
+    DiskSlot, DiskVolume, Empty, EmptyDirVolume, FilesVolume, HelloRequest, HelloResponse, HostPathVolume, ImageDisk,
+    NetworkConfig, NodeConfig, PodConfig, PodUid, PrepareRequest, UpdateVolumeRequest, Volume, VolumeFile,
+    VolumeSource,
 };
 pub use stream::{
-    AttachRequest, ConnectInput, ConnectInputKind, ConnectOutput, ContainerStats, ExecExited, ExecInput, ExecInputKind,
-    ExecOutput, ExecOutputKind, ExecStart, LogChunk, LogStream, LogsRequest, StatsResponse, TerminalSize,
+    AttachRequest, ConnectInput, ConnectInputKind, ConnectOutput, ConnectTarget, ContainerStats, ExecExited, ExecInput,
+    ExecInputKind, ExecOutput, ExecOutputKind, ExecStart, LogChunk, LogStream, LogsRequest, StatsResponse,
+    TerminalSize,
 };
 
 /// Version of this protocol. The guest agent is always the one that the host put into the initramfs, so the two

@@ -16,6 +16,12 @@ methods! {
     HELLO = "Hello";
     /// `PodConfig` -> `Empty`. Once per guest; the same configuration again is accepted, another one is refused.
     CONFIGURE_POD = "ConfigurePod";
+    /// `NodeConfig` -> `Empty`. Once per guest, instead of a pod that has the machine to itself.
+    CONFIGURE_NODE = "ConfigureNode";
+    /// `PodUid` -> `Empty`. Kills what runs of a shared pod and forgets it: containers, volumes, namespaces, address.
+    REMOVE_POD = "RemovePod";
+    /// `DiskSlot` -> `Empty`. Unmounts an image that no container uses, so that another can take the slot.
+    RELEASE_IMAGE = "ReleaseImage";
     /// `PrepareRequest` -> `Empty`. Mounts the scratch disk of a guest that is nobody's yet.
     PREPARE = "Prepare";
     /// `UpdateVolumeRequest` -> `Empty`. Replaces the files of a volume in one step.

@@ -38,6 +38,9 @@ pub struct HelloResponse {
     /// Release of the guest's kernel.
     #[prost(string, tag = "7")]
     pub kernel_release: String,
+    /// UIDs of all pods of a guest that is a node of many, sorted.
+    #[prost(string, repeated, tag = "8")]
+    pub pod_uids: Vec<String>,
 }
 
 /// What can be done for a pod before it is known which.
@@ -48,7 +51,43 @@ pub struct PrepareRequest {
     pub scratch_slot: u32,
 }
 
-/// Everything that makes a guest this pod's guest. Nothing of it is baked into a template.
+/// Makes a guest a node that many pods share. Pods then come with `PodConfig::shared` and go with `RemovePod`.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct NodeConfig {
+    /// Host name of the node.
+    #[prost(string, tag = "1")]
+    pub hostname: String,
+    /// As in `PodConfig`.
+    #[prost(int64, tag = "2")]
+    pub realtime_unix_nanos: i64,
+    /// As in `PodConfig`.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub entropy: Bytes,
+    /// The node's address, through which its pods' traffic goes as well.
+    #[prost(message, optional, tag = "4")]
+    pub network: Option<NetworkConfig>,
+    /// Slot of the writable ext4 disk of the node and all its pods; none: memory.
+    #[prost(uint32, optional, tag = "5")]
+    pub scratch_slot: Option<u32>,
+}
+
+/// Names a pod.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct PodUid {
+    /// `PodConfig::uid`.
+    #[prost(string, tag = "1")]
+    pub uid: String,
+}
+
+/// Names a disk slot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+pub struct DiskSlot {
+    /// Slot that `Machine::attach_disk` was given.
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+}
+
+/// A pod and what its guest is to be for it. Nothing of it is baked into a template.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct PodConfig {
     /// UID of the pod.
@@ -84,6 +123,12 @@ pub struct PodConfig {
     /// Group that owns emptyDir and file volumes (`securityContext.fsGroup`).
     #[prost(uint32, optional, tag = "11")]
     pub fs_group: Option<u32>,
+    /// The guest is a node of many: the pod gets namespaces of its own. Otherwise the whole machine becomes the pod's.
+    #[prost(bool, tag = "12")]
+    pub shared: bool,
+    /// A shared pod that uses its node's network and host name (`hostNetwork`); `network` only names it then.
+    #[prost(bool, tag = "13")]
+    pub host_network: bool,
 }
 
 /// A pod's network, always routed: a host route to the gateway, the default route through it.
@@ -122,7 +167,7 @@ pub struct Volume {
     #[prost(string, tag = "1")]
     pub name: String,
     /// What it is made of.
-    #[prost(oneof = "VolumeSource", tags = "2, 3")]
+    #[prost(oneof = "VolumeSource", tags = "2, 3, 4, 5")]
     pub source: Option<VolumeSource>,
 }
 
@@ -135,6 +180,34 @@ pub enum VolumeSource {
     /// Files that the host sent: ConfigMap, Secret, downward API, projected.
     #[prost(message, tag = "3")]
     Files(FilesVolume),
+    /// A path of the node, which outlives the pod.
+    #[prost(message, tag = "4")]
+    HostPath(HostPathVolume),
+    /// A writable disk with an ext4 file system.
+    #[prost(message, tag = "5")]
+    Disk(DiskVolume),
+}
+
+/// A path of the node. What is not in `/dev`, `/proc` or `/sys` is on the node's disk.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct HostPathVolume {
+    /// Absolute path, without `..`.
+    #[prost(string, tag = "1")]
+    pub path: String,
+    /// `hostPath.type`: what must be there, or is made.
+    #[prost(string, tag = "2")]
+    pub kind: String,
+}
+
+/// A disk of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+pub struct DiskVolume {
+    /// Slot that `Machine::attach_disk` was given.
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    /// Mount it read-only.
+    #[prost(bool, tag = "2")]
+    pub read_only: bool,
 }
 
 /// An empty directory.
@@ -196,4 +269,7 @@ pub struct UpdateVolumeRequest {
     /// The new files, all of them.
     #[prost(message, optional, tag = "2")]
     pub files: Option<FilesVolume>,
+    /// UID of the pod; empty: the only one.
+    #[prost(string, tag = "3")]
+    pub pod_uid: String,
 }

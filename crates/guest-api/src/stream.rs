@@ -156,19 +156,33 @@ pub struct ExecExited {
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct ConnectInput {
     /// What; none: refused.
-    #[prost(oneof = "ConnectInputKind", tags = "1, 2")]
+    #[prost(oneof = "ConnectInputKind", tags = "1, 2, 3")]
     pub kind: Option<ConnectInputKind>,
 }
 
 /// Host to guest over a forwarded connection.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Oneof)]
 pub enum ConnectInputKind {
-    /// First message: TCP port on the pod's loopback, 1 to 65535.
+    /// First message: TCP port on the only pod's loopback, 1 to 65535.
     #[prost(uint32, tag = "1")]
     Port(u32),
+    /// First message: a port on the loopback of one pod of many.
+    #[prost(message, tag = "3")]
+    Target(ConnectTarget),
     /// Bytes.
     #[prost(bytes, tag = "2")]
     Data(Bytes),
+}
+
+/// Where a forwarded connection leads.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct ConnectTarget {
+    /// UID of the pod.
+    #[prost(string, tag = "1")]
+    pub pod_uid: String,
+    /// TCP port on its loopback, 1 to 65535.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
 }
 
 /// Guest to host over a forwarded connection. The first one is empty and says that it is connected.

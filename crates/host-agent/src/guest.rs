@@ -17,10 +17,11 @@ use http::{Request, Response, Uri, uri::PathAndQuery};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use isopod_guest_api::{
-    self as api, AttachRequest, ConnectInput, ConnectInputKind, ConnectOutput, ContainerConfig, ContainerId, Empty,
-    ErrorKind, Event, EventsRequest, ExecInputKind, ExecOutputKind, ExecStart, GuestFault, HelloRequest, HelloResponse,
-    LogChunk, LogsRequest, PROTOCOL_VERSION, PodConfig, PrepareRequest, SignalContainerRequest, StartContainerResponse,
-    StatsResponse, TerminalSize, UpdateVolumeRequest, limit, method,
+    self as api, AttachRequest, ConnectInput, ConnectInputKind, ConnectOutput, ConnectTarget, ContainerConfig,
+    ContainerId, DiskSlot, Empty, ErrorKind, Event, EventsRequest, ExecInputKind, ExecOutputKind, ExecStart,
+    GuestFault, HelloRequest, HelloResponse, LogChunk, LogsRequest, NodeConfig, PROTOCOL_VERSION, PodConfig, PodUid,
+    PrepareRequest, SignalContainerRequest, StartContainerResponse, StatsResponse, TerminalSize, UpdateVolumeRequest,
+    limit, method,
     preface::{Kind, Preface, Scanner},
 };
 use prost::Message;
@@ -241,6 +242,30 @@ impl GuestClient {
         self.call::<_, Empty>(method::CONFIGURE_POD, config).await.map(drop)
     }
 
+    /// Makes the guest a node that many pods share. The same configuration again is accepted.
+    ///
+    /// # Errors
+    /// As `configure_pod`.
+    pub async fn configure_node(&self, config: NodeConfig) -> Result<(), GuestError> {
+        self.call::<_, Empty>(method::CONFIGURE_NODE, config).await.map(drop)
+    }
+
+    /// Ends what runs of a shared pod and forgets it; one that is not there is no error.
+    ///
+    /// # Errors
+    /// `GuestError`; kind `MountFailed`.
+    pub async fn remove_pod(&self, uid: &str) -> Result<(), GuestError> {
+        self.call::<_, Empty>(method::REMOVE_POD, PodUid { uid: uid.to_owned() }).await.map(drop)
+    }
+
+    /// Unmounts an image that no container uses.
+    ///
+    /// # Errors
+    /// `GuestError`; kind `MountFailed`.
+    pub async fn release_image(&self, slot: u32) -> Result<(), GuestError> {
+        self.call::<_, Empty>(method::RELEASE_IMAGE, DiskSlot { slot }).await.map(drop)
+    }
+
     /// Mounts the scratch disk of a guest that is nobody's yet, so that its pod need not wait for that.
     ///
     /// # Errors
@@ -319,10 +344,23 @@ impl GuestClient {
     /// # Errors
     /// `GuestError`; kind `ConnectionRefused`.
     pub async fn connect_port(&self, port: u16) -> Result<PortConnection, GuestError> {
+        self.connect_to(ConnectInputKind::Port(u32::from(port))).await
+    }
+
+    /// As `connect_port`, on the loopback of one pod of many.
+    ///
+    /// # Errors
+    /// As `connect_port`.
+    pub async fn connect_pod_port(&self, pod_uid: &str, port: u16) -> Result<PortConnection, GuestError> {
+        let target = ConnectTarget { pod_uid: pod_uid.to_owned(), port: u32::from(port) };
+        self.connect_to(ConnectInputKind::Target(target)).await
+    }
+
+    async fn connect_to(&self, target: ConnectInputKind) -> Result<PortConnection, GuestError> {
         let (input, receiver) = mpsc::channel::<Bytes>(SESSION_QUEUE);
         let (sender, output) = mpsc::channel(SESSION_QUEUE);
         let (hang_up, hung_up) = oneshot::channel::<()>();
-        let first = ConnectInput { kind: Some(ConnectInputKind::Port(u32::from(port))) };
+        let first = ConnectInput { kind: Some(target) };
         let data = ReceiverStream::new(receiver)
             .flat_map(chunks)
             .map(|piece| ConnectInput { kind: Some(ConnectInputKind::Data(piece)) });

@@ -307,6 +307,7 @@ impl Shared {
         let tap = self.taps.create(&id).await?;
         let spec = MachineSpec {
             id,
+            role: isopod_vmm::Role::Pod,
             vcpu_count: class.vcpu_count,
             memory_bytes: class.memory_bytes,
             tap: tap.clone(),

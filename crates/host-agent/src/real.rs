@@ -12,7 +12,7 @@ use isopod_images::{Credentials, ImageStore, Kind, Policy};
 use isopod_net::{GATEWAY, Network};
 use isopod_planner::environment::ImageDefaults;
 use isopod_planner::sizing::{Tier, tiers};
-use isopod_vmm::{MachineSpec, SCRATCH_SLOT, StartPath, Vmm};
+use isopod_vmm::{MachineSpec, Role, SCRATCH_SLOT, StartPath, Vmm};
 
 use crate::drivers::{
     Drivers, Duplex, HostFacts, LocalImage, Machine, MachineRequest, PullFailure, PullRequest, duplex,
@@ -102,7 +102,7 @@ impl RealDrivers {
     async fn boot(&self, request: &MachineRequest, tap: &str) -> anyhow::Result<(isopod_vmm::Machine, GuestClient)> {
         let Class { vcpu_count, memory_bytes } = class(request.tier);
         let (id, tap) = (request.id.clone(), tap.to_owned());
-        let spec = MachineSpec { id, vcpu_count, memory_bytes, tap, paused: false };
+        let spec = MachineSpec { id, role: Role::Pod, vcpu_count, memory_bytes, tap, paused: false };
         let machine = self.vmm.prepare(spec).await?;
         let connected = async { anyhow::Ok(GuestClient::connect(machine.agent().await?).await?) };
         match connected.await {

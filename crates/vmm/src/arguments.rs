@@ -1,7 +1,9 @@
 //! QEMU's command line, as a pure function of what a machine is. Disks, addresses and the pod are not in it: every
 //! machine of one class has the same line, so that one template serves them all.
 
-use std::os::fd::RawFd;
+use std::{ops::RangeInclusive, os::fd::RawFd};
+
+use serde::{Deserialize, Serialize};
 
 use crate::accelerator::Accelerator;
 
@@ -10,6 +12,36 @@ pub const READ_ONLY_SLOTS: u32 = 8;
 
 /// The writable slot, behind the read-only ones.
 pub const SCRATCH_SLOT: u32 = READ_ONLY_SLOTS;
+
+/// Read-only slots that a node has in addition to a pod's: more pods bring more images.
+pub const NODE_READ_ONLY_SLOTS: RangeInclusive<u32> = 9..=15;
+
+/// Writable slots that a node has in addition to a pod's, for volumes. With network and channel these are 23 devices; the
+/// machine takes 24, but the interrupt of the last one (pin 0 of its second controller) does not reach Linux.
+pub const NODE_WRITABLE_SLOTS: RangeInclusive<u32> = 16..=20;
+
+/// What a machine is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    /// One pod.
+    #[default]
+    Pod,
+    /// Many pods.
+    Node,
+}
+
+impl Role {
+    /// The last disk slot.
+    pub(crate) fn last_slot(self) -> u32 {
+        if self == Self::Node { *NODE_WRITABLE_SLOTS.end() } else { SCRATCH_SLOT }
+    }
+}
+
+/// Whether a slot takes writable disks.
+pub(crate) fn is_writable(slot: u32) -> bool {
+    slot == SCRATCH_SLOT || NODE_WRITABLE_SLOTS.contains(&slot)
+}
 
 /// Size of the empty disk that stands in a slot until a real one is attached, in bytes. The guest keeps this size.
 pub const PLACEHOLDER_BYTES: u64 = 1 << 40;
@@ -27,6 +59,7 @@ const TCG_CPU: &str = "max,-erms,-fsrm,-la57,-smap,-smep,-umip,-pku,-pks";
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) name: String,
+    pub(crate) role: Role,
     pub(crate) accelerator: Accelerator,
     pub(crate) vcpu_count: u32,
     pub(crate) memory_mebibytes: u64,
@@ -81,7 +114,7 @@ impl Line {
             "-serial",
             "chardev:console",
         ]);
-        for slot in 0..=SCRATCH_SLOT {
+        for slot in 0..=self.role.last_slot() {
             disk(&mut line, slot);
         }
         self.network(&mut line);
@@ -140,7 +173,7 @@ impl Line {
 }
 
 fn disk(line: &mut Arguments, slot: u32) {
-    let read_only = if slot == SCRATCH_SLOT { "off" } else { "on" };
+    let read_only = if is_writable(slot) { "off" } else { "on" };
     line.add(["-blockdev"]);
     line.add([&format!(
         "driver=raw,node-name=n{slot},read-only={read_only},discard=unmap,file.driver=null-co,file.node-name=p{slot},\
@@ -186,6 +219,7 @@ mod tests {
     fn line(memory: Memory, start: Start) -> Line {
         Line {
             name: "pod".into(),
+            role: Role::Pod,
             accelerator: Accelerator::Tcg,
             vcpu_count: 1,
             memory_mebibytes: 256,
@@ -220,6 +254,17 @@ mod tests {
         let restore = line(Memory::CopyOnWrite(3), Start::Restore { paused: true });
         check(&restore, &["share=off", "-incoming defer -S"], &["-kernel", "-append", "-initrd"]);
         check(&line(Memory::CopyOnWrite(3), Start::Restore { paused: false }), &["-incoming"], &[" -S"]);
+    }
+
+    #[test]
+    fn nodes_have_more_disks_and_no_more_devices_than_fit() {
+        let mut node = line(Memory::Private, Start::Restore { paused: false });
+        node.role = Role::Node;
+        let words = node.arguments();
+        let devices: Vec<&String> =
+            words.iter().filter(|word| word.starts_with("virtio-") && word.contains("-device")).collect();
+        assert_eq!(devices.len(), 23, "{devices:?}");
+        check(&node, &["slot15", "slot20", "node-name=n20,read-only=off", "node-name=n15,read-only=on"], &["slot21"]);
     }
 
     #[test]

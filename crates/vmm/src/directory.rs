@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
-use crate::machine::StartPath;
+use crate::{arguments::Role, machine::StartPath};
 
 const RECORD: &str = "state.json";
 const AGENT: &str = "agent.sock";
@@ -26,6 +26,9 @@ pub(crate) struct Record {
     pub(crate) id: String,
     /// Who claimed it; empty: nobody, it is whose its id says.
     pub(crate) owner: String,
+    /// What it is for; records of earlier versions do not say.
+    #[serde(default)]
+    pub(crate) role: Role,
     pub(crate) vcpu_count: u32,
     pub(crate) memory_bytes: u64,
     pub(crate) tap: String,

@@ -20,7 +20,7 @@ pub use modules::{Module, ModuleError, load_order};
 
 /// Modules that the guest agent loads, in any order: channel, disks, network, overlay, entropy, image formats.
 pub const NEEDED_MODULES: &[&str] =
-    &["virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "overlay", "virtio_rng", "erofs"];
+    &["virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "overlay", "virtio_rng", "erofs", "veth"];
 
 /// A kernel on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -203,6 +203,7 @@ impl Host {
         };
         Line {
             name: plan.record.id.clone(),
+            role: plan.record.role,
             accelerator: self.accelerator,
             vcpu_count: plan.record.vcpu_count,
             memory_mebibytes: plan.record.memory_bytes >> 20,

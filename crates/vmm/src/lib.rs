@@ -24,7 +24,9 @@ mod template;
 mod vmm;
 
 pub use accelerator::Accelerator;
-pub use arguments::{AGENT_PORT, PLACEHOLDER_BYTES, READ_ONLY_SLOTS, SCRATCH_SLOT};
+pub use arguments::{
+    AGENT_PORT, NODE_READ_ONLY_SLOTS, NODE_WRITABLE_SLOTS, PLACEHOLDER_BYTES, READ_ONLY_SLOTS, Role, SCRATCH_SLOT,
+};
 pub use assets::AssetError;
 pub use launch::LaunchError;
 pub use machine::{Machine, MachineError, StartPath};

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use crate::{
-    arguments::{PLACEHOLDER_BYTES, SCRATCH_SLOT},
+    arguments::{PLACEHOLDER_BYTES, Role, is_writable},
     cgroup::{self, Groups},
     console::Console,
     directory::{Directory, Record},
@@ -51,7 +51,7 @@ pub enum MachineError {
     },
     /// No such slot, or the wrong kind.
     #[error(
-        "machine {id}: slot {slot} does not exist or is {kind}\nhint: slots 0 to 7 are read-only, slot 8 is writable"
+        "machine {id}: slot {slot} is {kind}\nhint: slots 0 to 7, of nodes also 9 to 15, are read-only; 8, and of nodes 16 to 20, are writable"
     )]
     Slot {
         /// Machine.
@@ -151,6 +151,12 @@ impl Machine {
         self.record().vcpu_count
     }
 
+    /// What it is for.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.record().role
+    }
+
     /// Memory in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
@@ -247,7 +253,7 @@ impl Machine {
     /// # Errors
     /// `MachineError`.
     pub async fn detach_disk(&self, slot: u32) -> Result<(), MachineError> {
-        self.check_slot(slot, slot != SCRATCH_SLOT)?;
+        self.check_slot(slot, !is_writable(slot))?;
         let mut nodes = self.0.nodes.lock().await;
         if !nodes.contains_key(&slot) {
             return Ok(());
@@ -255,7 +261,7 @@ impl Machine {
         let node = format!("f{slot}-{}", self.0.next_node.fetch_add(1, Ordering::Relaxed));
         let empty = json!({ "driver": "null-co", "node-name": node, "size": PLACEHOLDER_BYTES, "read-zeroes": true });
         self.command("blockdev-add", empty).await?;
-        self.point(slot, slot != SCRATCH_SLOT, &node).await?;
+        self.point(slot, !is_writable(slot), &node).await?;
         self.replaced(nodes.insert(slot, node)).await
     }
 
@@ -268,11 +274,11 @@ impl Machine {
     }
 
     fn check_slot(&self, slot: u32, read_only: bool) -> Result<(), MachineError> {
-        let kind = match slot {
-            SCRATCH_SLOT if read_only => "writable",
-            0..SCRATCH_SLOT if !read_only => "read-only",
-            0..=SCRATCH_SLOT => return Ok(()),
-            _ => "beyond the last",
+        let kind = match is_writable(slot) {
+            _ if slot > self.role().last_slot() => "beyond the last",
+            true if read_only => "writable",
+            false if !read_only => "read-only",
+            _ => return Ok(()),
         };
         Err(MachineError::Slot { id: self.id(), slot, kind })
     }

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use crate::{
     accelerator::{Accelerator, tsc_khz},
-    arguments::kernel_command_line,
+    arguments::{Role, kernel_command_line},
     assets::{AssetError, Assets, hash},
     cgroup::Groups,
     directory::{Directory, Record, host_boot_id},
@@ -88,6 +88,8 @@ impl Options {
 pub struct MachineSpec {
     /// Unique on this host: letters, digits, `-`, `_` and `.`, at most 64 bytes, not starting with `.`.
     pub id: String,
+    /// What it is for. A node boots, since a machine that runs for long need not start in a moment.
+    pub role: Role,
     /// Processors.
     pub vcpu_count: u32,
     /// Memory in bytes, a multiple of 1 MiB.
@@ -251,7 +253,8 @@ impl Vmm {
         let class =
             Class { vcpu_count: spec.vcpu_count, memory_bytes: spec.memory_bytes, network: !spec.tap.is_empty() };
         let tap = open_tap(&spec)?;
-        if let Some(slot) = self.template(class).await
+        if spec.role == Role::Pod
+            && let Some(slot) = self.template(class).await
             && let Some(Some(template)) = slot.get()
         {
             match self.restore(&spec, template, tap.as_ref()).await {
@@ -327,6 +330,7 @@ impl Vmm {
         let id = format!("template-{}-{}-{}", class.vcpu_count, class.memory_bytes >> 20, u8::from(class.network));
         let spec = MachineSpec {
             id,
+            role: Role::Pod,
             vcpu_count: class.vcpu_count,
             memory_bytes: class.memory_bytes,
             tap: String::new(),
@@ -446,6 +450,7 @@ fn record(spec: &MachineSpec, path: StartPath) -> Record {
     Record {
         id: spec.id.clone(),
         owner: String::new(),
+        role: spec.role,
         vcpu_count: spec.vcpu_count,
         memory_bytes: spec.memory_bytes,
         tap: spec.tap.clone(),
@@ -498,6 +503,7 @@ mod tests {
     fn specifications_are_checked_by_field() {
         let good = MachineSpec {
             id: "pod-1".into(),
+            role: Role::Pod,
             vcpu_count: 1,
             memory_bytes: 256 << 20,
             tap: String::new(),

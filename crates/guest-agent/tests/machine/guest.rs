@@ -437,12 +437,17 @@ async fn volumes_are_shared_updated_and_bounded() {
     assert_eq!(escape.kind(), Some(ErrorKind::MountFailed), "{escape}");
     client.start_container(with("watcher", "sleep 1000", vec![mount("config", "/c", "", true)])).await.unwrap();
     client
-        .update_volume(UpdateVolumeRequest { name: "config".into(), files: Some(files(&[("key", "new")])) })
+        .update_volume(UpdateVolumeRequest {
+            name: "config".into(),
+            files: Some(files(&[("key", "new")])),
+            ..Default::default()
+        })
         .await
         .unwrap();
     let (output, _) = finish(client.exec(exec("watcher", "cat /c/key; ls /c")).await.unwrap()).await;
     assert_eq!(output, "newkey\n");
-    let missing = client.update_volume(UpdateVolumeRequest { name: "disk".into(), files: None }).await.unwrap_err();
+    let missing =
+        client.update_volume(UpdateVolumeRequest { name: "disk".into(), ..Default::default() }).await.unwrap_err();
     assert_eq!(missing.kind(), Some(ErrorKind::NoSuchVolume));
     machine.destroy().await.unwrap();
 }

@@ -7,5 +7,6 @@ mod guest;
 mod life;
 mod measure;
 mod network;
+mod node;
 mod pool;
 mod support;

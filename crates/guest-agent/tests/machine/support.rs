@@ -70,6 +70,7 @@ impl Lab {
     pub fn spec(&self, id: &str, memory_mebibytes: u64) -> MachineSpec {
         MachineSpec {
             id: id.into(),
+            role: isopod_vmm::Role::Pod,
             vcpu_count: 1,
             memory_bytes: memory_mebibytes << 20,
             tap: String::new(),
