@@ -6,7 +6,7 @@ use isopod_types::node::{ConfigMap, Namespace, Node, ServiceAccount};
 use isopod_types::own::{Cluster, FargateProfile, Host};
 use isopod_types::pod::Pod;
 use isopod_types::statefulset::{ControllerRevision, StatefulSet};
-use isopod_types::storage::PersistentVolumeClaim;
+use isopod_types::storage::{PersistentVolume, PersistentVolumeClaim, StorageClass};
 use isopod_types::workload::{Deployment, ReplicaSet, ReplicationController};
 use isopod_types::{Key, Object};
 use serde_json::Value;
@@ -41,6 +41,11 @@ fn revision<K: Object>(object: &K) -> u64 {
 impl<K: Object> Kind<K> {
     pub(crate) fn get(&self, key: &Key) -> Option<&K> {
         self.objects.get(key)
+    }
+
+    /// All objects by key.
+    pub(crate) fn map(&self) -> &BTreeMap<Key, K> {
+        &self.objects
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &K> {
@@ -200,6 +205,8 @@ kinds! {
     stateful_sets: StatefulSet,
     revisions: ControllerRevision,
     claims: PersistentVolumeClaim,
+    volumes: PersistentVolume,
+    classes: StorageClass,
     profiles: FargateProfile,
     hosts: Host,
     clusters: Cluster,

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{Cache, Changed, WATCHED};
 use crate::execute::{Executor, Outcome};
 use crate::graph::{Metadata, Served, interned};
-use crate::loops::{self, GARBAGE, NAMESPACE_END, State};
+use crate::loops::{self, GARBAGE, NAMESPACE_END, Scheduling, State};
 use crate::queue::{Queue, Work};
 use crate::watches::{self, Seen};
 
@@ -106,6 +106,7 @@ impl Driver {
             cache: Cache::default(),
             metadata: Metadata::default(),
             ca_pem: settings.ca_pem,
+            scheduling: Scheduling::default(),
             cursors: BTreeMap::new(),
             refusals: BTreeMap::new(),
         };
@@ -176,10 +177,12 @@ impl Driver {
 
     async fn run(&mut self, mut inbox: mpsc::Receiver<Seen>, stop: CancellationToken) {
         loop {
-            let next = self.queue.advance(Timestamp::now());
+            self.queue.advance(Timestamp::now());
             if self.incomplete.is_empty() {
                 self.start_ready();
             }
+            // Plans may have named times of their own.
+            let next = self.queue.next_at();
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(seen) = inbox.recv() => {
@@ -267,7 +270,11 @@ impl Driver {
             None if !outcome.failed => drop(self.state.refusals.remove(work)),
             None => {}
         }
-        self.queue.done(work, outcome.failed, Timestamp::now());
+        let now = Timestamp::now();
+        if outcome.failed {
+            loops::failed(&mut self.state, work, now);
+        }
+        self.queue.done(work, outcome.failed, now);
     }
 
     fn put(&mut self, kind: &str, document: &Value) {
@@ -289,7 +296,7 @@ impl Driver {
 
     fn changed(&mut self, changed: &Changed) {
         tracing::trace!(changed = ?changed.named(), "seen");
-        loops::touched(&self.state.cache, changed).for_each(|work| self.queue.add(work));
+        loops::touched(&mut self.state, changed).into_iter().for_each(|work| self.queue.add(work));
     }
 
     fn put_meta(&mut self, served: &Served, meta: ObjectMeta) {

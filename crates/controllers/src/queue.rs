@@ -70,13 +70,17 @@ impl Queue {
         }
     }
 
-    /// Makes ready what is due; returns when the next is.
-    pub(crate) fn advance(&mut self, now: Timestamp) -> Option<Timestamp> {
+    /// Makes ready what is due.
+    pub(crate) fn advance(&mut self, now: Timestamp) {
         let due: Vec<Work> = self.later.iter().filter(|(_, at)| **at <= now).map(|(work, _)| work.clone()).collect();
         for work in due {
             self.later.remove(&work);
             self.add(work);
         }
+    }
+
+    /// When something is due next.
+    pub(crate) fn next_at(&self) -> Option<Timestamp> {
         self.later.values().min().copied()
     }
 }
@@ -124,8 +128,10 @@ mod tests {
             queue.add(work("a"));
             queue.take();
             queue.done(&work("a"), true, at(now));
-            assert_eq!(queue.advance(at(now)), Some(at(now + delay)));
-            assert_eq!(queue.advance(at(now + delay)), None);
+            queue.advance(at(now));
+            assert_eq!(queue.next_at(), Some(at(now + delay)));
+            queue.advance(at(now + delay));
+            assert_eq!(queue.next_at(), None);
             queue.take();
             queue.busy.clear();
             now += delay;
@@ -138,7 +144,8 @@ mod tests {
         queue.add_at(work("a"), at(50));
         queue.add_at(work("a"), at(20));
         queue.add_at(work("a"), at(70));
-        assert_eq!(queue.advance(at(0)), Some(at(20)));
+        queue.advance(at(0));
+        assert_eq!(queue.next_at(), Some(at(20)));
         queue.advance(at(20));
         assert_eq!(queue.take(), Some(work("a")));
     }

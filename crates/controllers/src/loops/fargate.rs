@@ -1,43 +1,28 @@
-//! Pods of Fargate profiles: a node for each, its end, and why a pod that no profile matches waits.
+//! Pods of Fargate profiles: a node for each, and its end.
 
-use isopod_planner::fargate::{self, Unplaced, World};
-use isopod_planner::profiles::explain_no_match;
+use isopod_planner::fargate::{self, World};
 use isopod_planner::{Plan, Write};
-use isopod_types::names::{COMPUTE_TYPE, COMPUTE_TYPE_FARGATE, DEFAULT_SCHEDULER, HOST_LABEL, NODE_POD_ANNOTATION};
+use isopod_types::names::{HOST_LABEL, NODE_POD_ANNOTATION};
 use isopod_types::node::Node;
-use isopod_types::pod::Pod;
 use isopod_types::{Key, Object};
 use jiff::Timestamp;
 
 use super::{Loop, State};
 use crate::cache::{Cache, Change, Changed};
 
-pub(super) const SCHEDULING: Loop = Loop {
-    name: "fargate-scheduler",
-    touched: |cache, changed| waiting(cache, changed, fargate::is_waiting),
-    decide: schedule,
-};
-pub(super) const UNMATCHED: Loop = Loop {
-    name: "unmatched-pod",
-    touched: |cache, changed| waiting(cache, changed, is_unmatched),
-    decide: decide_unmatched,
-};
+pub(super) const SCHEDULING: Loop = Loop { name: "fargate-scheduler", touched: waiting, decide: schedule };
 pub(super) const NODES: Loop = Loop { name: "fargate-node", touched: touched_nodes, decide: decide_node };
 
-/// The waiting pods of one sort: the one that changed, or all when room or rules changed.
-fn waiting(cache: &Cache, changed: &Changed, which: fn(&Pod) -> bool) -> Vec<Key> {
+/// The waiting pods: the one that changed, or all when room or rules changed.
+fn waiting(cache: &Cache, changed: &Changed) -> Vec<Key> {
     match changed {
-        Changed::Pod(change) => change.after.iter().filter(|pod| which(pod)).map(Object::key).collect(),
+        Changed::Pod(change) => change.after.iter().filter(|pod| fargate::is_waiting(pod)).map(Object::key).collect(),
         Changed::Node(Change { after: None, .. })
         | Changed::Host(_)
         | Changed::FargateProfile(_)
-        | Changed::Cluster(_) => cache.pods.all().filter(|pod| which(pod)).map(Object::key).collect(),
+        | Changed::Cluster(_) => cache.pods.all().filter(|pod| fargate::is_waiting(pod)).map(Object::key).collect(),
         _ => Vec::new(),
     }
-}
-
-fn is_unmatched(pod: &Pod) -> bool {
-    pod.spec.scheduler_name == DEFAULT_SCHEDULER && pod.spec.node_name.is_empty() && pod.is_active()
 }
 
 /// Places a pod, and puts its node into the cache at once so that the next pod sees it.
@@ -64,21 +49,6 @@ fn schedule(state: &mut State, key: &Key, now: Timestamp) -> Plan {
         }
     }
     plan
-}
-
-/// Says why a pod that no profile matched is not running; only while the cluster has no worker nodes.
-fn decide_unmatched(state: &mut State, key: &Key, now: Timestamp) -> Plan {
-    let cache = &state.cache;
-    let Some(pod) = cache.pods.get(key).filter(|pod| is_unmatched(pod)) else { return Plan::nothing() };
-    let is_worker =
-        |node: &Node| node.metadata.labels.get(COMPUTE_TYPE).map(String::as_str) != Some(COMPUTE_TYPE_FARGATE);
-    if cache.nodes.all().any(is_worker) {
-        return Plan::nothing();
-    }
-    let profiles: Vec<_> = cache.profiles.all().cloned().collect();
-    let cause = explain_no_match(&profiles, &pod.metadata.namespace, &pod.metadata.labels);
-    let message = format!("no nodes available to schedule pods: {cause}, and the cluster has no worker nodes");
-    fargate::unplaced_plan(pod, &Unplaced { reason: "Unschedulable", message }, DEFAULT_SCHEDULER, now)
 }
 
 fn touched_nodes(cache: &Cache, changed: &Changed) -> Vec<Key> {

@@ -17,10 +17,12 @@ use crate::queue::Work;
 mod fargate;
 mod members;
 mod namespaces;
+mod scheduling;
 mod statefulsets;
 mod workloads;
 
 pub(crate) use namespaces::{GARBAGE, NAMESPACE_END};
+pub(crate) use scheduling::Scheduling;
 
 /// One controller.
 pub(crate) struct Loop {
@@ -42,8 +44,8 @@ const LOOPS: &[Loop] = &[
     namespaces::END,
     namespaces::COLLECTION,
     fargate::SCHEDULING,
-    fargate::UNMATCHED,
     fargate::NODES,
+    scheduling::SCHEDULING,
 ];
 
 /// Everything decisions are made from.
@@ -53,6 +55,8 @@ pub(crate) struct State {
     pub(crate) metadata: Metadata,
     /// The cluster's CA, PEM.
     pub(crate) ca_pem: String,
+    /// The default scheduler.
+    pub(crate) scheduling: Scheduling,
     /// The address given last, per subnet.
     pub(crate) cursors: BTreeMap<String, Ipv4Addr>,
     /// The words with which the API last refused what a plan wanted to create.
@@ -65,8 +69,19 @@ pub(crate) fn garbage_work(uid: String) -> Work {
 }
 
 /// The work that a change of an object calls for.
-pub(crate) fn touched<'a>(cache: &'a Cache, changed: &'a Changed) -> impl Iterator<Item = Work> + 'a {
-    LOOPS.iter().flat_map(move |one| (one.touched)(cache, changed).into_iter().map(|key| Work { name: one.name, key }))
+pub(crate) fn touched(state: &mut State, changed: &Changed) -> Vec<Work> {
+    let mut work = state.scheduling.observe(changed);
+    for one in LOOPS {
+        work.extend((one.touched)(&state.cache, changed).into_iter().map(|key| Work { name: one.name, key }));
+    }
+    work
+}
+
+/// Some writes of what was decided about a piece of work failed.
+pub(crate) fn failed(state: &mut State, work: &Work, now: Timestamp) {
+    if work.name == scheduling::SCHEDULING.name {
+        state.scheduling.failed(&work.key, &state.cache, now);
+    }
 }
 
 /// Decides about one piece of work.

@@ -175,24 +175,28 @@ impl Scheduler {
         self.queue.wake_all(Wakes { by_storage: true, ..Wakes::default() }, |_| true)
     }
 
+    /// What is said of pods without any worker node has changed. Returns how many pods that concerns.
+    pub fn explanations_changed(&mut self) -> usize {
+        let concerned = self.index.workers() == 0;
+        if concerned { self.queue.wake_all(Wakes::ALL, |_| true) } else { 0 }
+    }
+
     /// The placed pods that use a claim.
     pub fn users(&self, claim: &Key) -> impl Iterator<Item = &Key> {
         self.index.users(claim)
     }
 
     /// What was decided about a pod could not be carried out: it is tried again after a pause.
-    pub fn retry(
-        &mut self,
-        key: &Key,
-        priority: i64,
-        tolerations: &[isopod_types::scheduling::Toleration],
-        now: Timestamp,
-    ) {
-        self.release(key);
-        if !self.queue.contains(key) {
-            self.queue.add(key, priority, tolerations);
+    pub fn retry(&mut self, pod: &Pod, now: Timestamp) {
+        let key = pod.key();
+        if !is_waiting(pod) {
+            return;
         }
-        self.queue.retry(key, now);
+        self.release(&key);
+        if !self.queue.contains(&key) {
+            self.queue.add(&key, pod.spec.priority.unwrap_or(0), &pod.spec.tolerations);
+        }
+        self.queue.retry(&key, now);
     }
 
     /// Takes a pod off the node that this scheduler gave it.

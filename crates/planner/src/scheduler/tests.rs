@@ -423,7 +423,7 @@ fn what_was_not_carried_out_is_tried_again() {
     let mut cluster = Cluster::with(&[node("n1", json!({}))], &[pod("p", "3", json!({})), pod("q", "3", json!({}))]);
     assert_eq!(outcome(&cluster.decide(0).1), "n1");
     assert!(outcome(&cluster.decide(0).1).contains("Insufficient cpu"), "the first is assumed");
-    cluster.scheduler.retry(&Key::new("x", "p"), 0, &[], at(0));
+    cluster.scheduler.retry(&cluster.pods[&Key::new("x", "p")], at(0));
     assert_eq!(cluster.decide(0).0, None);
     assert_eq!(outcome(&cluster.decide(2).1), "n1");
 }
@@ -538,8 +538,8 @@ proptest! {
                 Step::Lose => {
                     if let (Some(name), _) = cluster.decide(now) {
                         let key = Key::new("x", name);
-                        if cluster.pods.get(&key).is_some_and(is_waiting) {
-                            cluster.scheduler.retry(&key, 0, &[], at(now));
+                        if let Some(pod) = cluster.pods.get(&key) {
+                            cluster.scheduler.retry(pod, at(now));
                         }
                     }
                 }
