@@ -133,6 +133,8 @@ async fn pods_share_a_node_and_nothing_more() {
     let (_, output) =
         run(&client, of("a", "again", "cat /data/all; ls /own; cat /sys/class/net/*/address | wc -l")).await;
     assert_eq!(output, "a\nb\n2\n");
+    // Its channel takes one host at a time.
+    drop((client, forwarded));
     let hello = support::client(&machine).await.hello().clone();
     assert_eq!(hello.pod_uids, ["a", "b"]);
     machine.destroy().await.unwrap();
