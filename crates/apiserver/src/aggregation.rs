@@ -37,8 +37,9 @@ const DOCUMENT: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the store cannot be read or written.
 pub(crate) async fn start(server: &Arc<ApiServer>) -> Result<(), Status> {
-    routes::start(server).await?;
+    // Written before anybody follows, so that a first start is no burst of events.
     local::start(server).await?;
+    routes::start(server).await?;
     check::start(server);
     Ok(())
 }
