@@ -1,7 +1,8 @@
 //! The cluster as the planner's functions see it: typed views by kind, with the indexes that plans need.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
+use isopod_types::batch::Job;
 use isopod_types::node::{ConfigMap, Namespace, Node, ServiceAccount};
 use isopod_types::own::{Cluster, FargateProfile, Host};
 use isopod_types::pod::Pod;
@@ -11,22 +12,20 @@ use isopod_types::workload::{Deployment, ReplicaSet, ReplicationController};
 use isopod_types::{Key, Object};
 use serde_json::Value;
 
+use crate::gone::Gone;
+
 /// Objects of one kind by key.
 #[derive(Debug)]
 pub(crate) struct Kind<K> {
     objects: BTreeMap<Key, K>,
     /// Keys by the UID of the controlling owner; empty UID for orphans.
     by_owner: BTreeMap<String, BTreeSet<Key>>,
-    /// UIDs of objects that went last: the answer to a write may come in after the end of its object.
-    gone: VecDeque<String>,
+    gone: Gone,
 }
-
-/// Ends that are remembered per kind: more than writes that are under way at once.
-const GONE_MAX: usize = 1024;
 
 impl<K> Default for Kind<K> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), by_owner: BTreeMap::new(), gone: VecDeque::new() }
+        Self { objects: BTreeMap::new(), by_owner: BTreeMap::new(), gone: Gone::default() }
     }
 }
 
@@ -97,15 +96,8 @@ impl<K: Object> Kind<K> {
     fn remove(&mut self, key: &Key) -> Option<Change<K>> {
         let before = self.objects.remove(key)?;
         self.unindex(key, &owner_uid(&before));
-        self.bury(&before.meta().uid);
+        self.gone.add(&before.meta().uid);
         Some(Change { before: Some(before), after: None })
-    }
-
-    fn bury(&mut self, uid: &str) {
-        if !uid.is_empty() {
-            self.gone.push_back(uid.to_owned());
-            self.gone.drain(..self.gone.len().saturating_sub(GONE_MAX));
-        }
     }
 
     fn unindex(&mut self, key: &Key, owner: &str) {
@@ -204,6 +196,7 @@ kinds! {
     replication_controllers: ReplicationController,
     stateful_sets: StatefulSet,
     revisions: ControllerRevision,
+    jobs: Job,
     claims: PersistentVolumeClaim,
     volumes: PersistentVolume,
     classes: StorageClass,

@@ -331,12 +331,12 @@ impl Driver {
             }
             Seen::Meta { served, meta } => self.put_meta(&served, meta),
             Seen::MetaGone { served, key } => {
-                let touched = self.state.metadata.remove(&served, &key);
+                let touched = self.state.metadata.end(&served, &key);
                 self.touch_garbage(touched, &key.namespace);
             }
             Seen::MetaComplete { served, keys } => {
                 for key in self.state.metadata.keys(&served).into_iter().filter(|key| !keys.contains(key)) {
-                    let touched = self.state.metadata.remove(&served, &key);
+                    let touched = self.state.metadata.end(&served, &key);
                     self.touch_garbage(touched, &key.namespace);
                 }
                 self.complete((served.group, served.kind));

@@ -9,6 +9,8 @@ use isopod_planner::namespaces::Leftover;
 use isopod_types::{Key, ObjectMeta};
 use serde_json::Value;
 
+use crate::gone::Gone;
+
 /// One kind that the API serves and whose objects can be listed, watched and deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Served {
@@ -68,11 +70,15 @@ pub(crate) struct Metadata {
     pub(crate) graph: Graph,
     by_namespace: BTreeMap<String, BTreeSet<String>>,
     uids: BTreeMap<(&'static str, &'static str, Key), String>,
+    gone: Gone,
 }
 
 impl Metadata {
     /// Puts an object's metadata in. Returns the UIDs whose fate may change: its own, and its owners'.
     pub(crate) fn put(&mut self, served: &Served, meta: ObjectMeta) -> Vec<String> {
+        if self.graph.get(&meta.uid).is_none() && self.gone.contains(&meta.uid) {
+            return Vec::new();
+        }
         let identity = (served.group, served.kind, meta.key());
         let mut touched = match self.uids.insert(identity, meta.uid.clone()) {
             Some(old) if old != meta.uid => self.forget(&old),
@@ -91,6 +97,14 @@ impl Metadata {
     pub(crate) fn remove(&mut self, served: &Served, key: &Key) -> Vec<String> {
         let uid = self.uids.remove(&(served.group, served.kind, key.clone()));
         uid.map(|uid| self.forget(&uid)).unwrap_or_default()
+    }
+
+    /// As `remove`, for an object that is known to be gone for good.
+    pub(crate) fn end(&mut self, served: &Served, key: &Key) -> Vec<String> {
+        if let Some(uid) = self.uids.get(&(served.group, served.kind, key.clone())) {
+            self.gone.add(uid);
+        }
+        self.remove(served, key)
     }
 
     fn forget(&mut self, uid: &str) -> Vec<String> {
@@ -138,7 +152,9 @@ mod tests {
         all.put(&PODS, meta("a", "2"));
         assert_eq!(all.left_in("x").len(), 1);
         assert_eq!(all.left_in("x")[0].target.uid, "2");
-        all.remove(&PODS, &Key::new("x", "a"));
+        all.end(&PODS, &Key::new("x", "a"));
         assert!(all.left_in("x").is_empty() && all.keys(&PODS).is_empty());
+        all.put(&PODS, meta("a", "2"));
+        assert!(all.left_in("x").is_empty(), "an old answer does not bring it back");
     }
 }

@@ -10,6 +10,7 @@ mod announce;
 mod cache;
 mod driver;
 mod execute;
+mod gone;
 mod graph;
 mod loops;
 mod queue;

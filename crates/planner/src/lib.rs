@@ -12,6 +12,7 @@ pub mod environment;
 pub mod events;
 pub mod fargate;
 pub mod garbage;
+pub mod job;
 pub mod namespaces;
 pub mod persistent_volumes;
 pub mod plan;

@@ -51,6 +51,12 @@ impl NewPod {
         self
     }
 
+    /// With a further annotation.
+    pub(crate) fn annotation(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.object["metadata"]["annotations"][key] = json!(value.into());
+        self
+    }
+
     /// The write that makes it.
     pub(crate) fn write(self) -> Write {
         let name = self.object["metadata"]["name"].as_str().unwrap_or_default().to_owned();

@@ -88,3 +88,52 @@ async fn a_quota_shows_as_a_condition_until_there_is_room() {
     let well = |found: &Value| found["status"]["readyReplicas"] == 4 && !failing(found);
     cluster.wait_for(&path, "4 ready pods", well).await.unwrap();
 }
+
+const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
+
+fn condition(type_: &'static str, reason: &'static str) -> impl Fn(&Value) -> bool {
+    move |object| {
+        let conditions = object["status"]["conditions"].as_array();
+        conditions.is_some_and(|all| {
+            all.iter().any(|one| one["type"] == type_ && one["status"] == "True" && one["reason"] == reason)
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_complete_fail_and_leave_nothing_behind() {
+    let (cluster, _agent) = cluster("jobs").await;
+    let job = |name: &str, code: &str, more: Value| {
+        let mut spec = more;
+        spec["template"] = template(&["exit", code], "Never");
+        json!({"metadata": {"name": name}, "spec": spec})
+    };
+    let indexed = json!({"completions": 5, "parallelism": 3, "completionMode": "Indexed"});
+    cluster.create(JOBS, job("good", "0", indexed)).await.unwrap();
+    let good = format!("{JOBS}/good");
+    let done = cluster.wait_for(&good, "completion", condition("Complete", "CompletionsReached")).await.unwrap();
+    assert_eq!((&done["status"]["succeeded"], &done["status"]["completedIndexes"]), (&json!(5), &json!("0-4")));
+    assert!(done["status"]["completionTime"].is_string() && done["status"]["startTime"].is_string(), "{done}");
+    cluster.create(JOBS, job("bad", "3", json!({"backoffLimit": 0, "ttlSecondsAfterFinished": 0}))).await.unwrap();
+    cluster.wait_for(&format!("{JOBS}/bad"), "its end by its own wish", Value::is_null).await.unwrap();
+    cluster.wait_for(PODS, "only pods of the other job", |pods| names(pods).len() == 5).await.unwrap();
+    cluster.delete(&format!("{good}?propagationPolicy=Background")).await.unwrap();
+    cluster.wait_for(PODS, "no pods", |pods| names(pods).is_empty()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_deleted_lets_its_running_pods_go() {
+    let (cluster, _agent) = cluster("job-end").await;
+    let spec = json!({"completions": 2, "parallelism": 2, "template": template(&["serve"], "Never")});
+    cluster.create(JOBS, json!({"metadata": {"name": "long"}, "spec": spec})).await.unwrap();
+    let path = format!("{JOBS}/long");
+    cluster.wait_for(&path, "2 ready", field("/status/ready", 2)).await.unwrap();
+    cluster.patch(&path, json!({"spec": {"suspend": true}})).await.unwrap();
+    cluster.wait_for(&path, "suspension", condition("Suspended", "JobSuspended")).await.unwrap();
+    cluster.wait_for(PODS, "no pods", |pods| names(pods).is_empty()).await.unwrap();
+    cluster.patch(&path, json!({"spec": {"suspend": false}})).await.unwrap();
+    cluster.wait_for(&path, "2 ready", field("/status/ready", 2)).await.unwrap();
+    cluster.delete(&format!("{path}?propagationPolicy=Foreground")).await.unwrap();
+    cluster.wait_for(PODS, "no pods", |pods| names(pods).is_empty()).await.unwrap();
+    cluster.wait_for(&path, "no job", Value::is_null).await.unwrap();
+}

@@ -4,6 +4,7 @@
 //! some decision reads and ignore the rest, so an object is never written back from one of them. Writes are JSON
 //! documents or patches.
 
+pub mod batch;
 pub mod cluster_config;
 pub mod daemonset;
 pub mod meta;

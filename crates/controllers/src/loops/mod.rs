@@ -15,6 +15,7 @@ use crate::graph::Metadata;
 use crate::queue::Work;
 
 mod fargate;
+mod jobs;
 mod members;
 mod namespaces;
 mod scheduling;
@@ -40,6 +41,9 @@ const LOOPS: &[Loop] = &[
     workloads::REPLICA_SETS,
     workloads::REPLICATION_CONTROLLERS,
     statefulsets::STATEFUL_SETS,
+    jobs::JOBS,
+    jobs::ABANDONED,
+    jobs::EXPIRY,
     namespaces::FURNISHING,
     namespaces::END,
     namespaces::COLLECTION,
