@@ -40,9 +40,8 @@ impl Scheduling {
                 self.scheduler.namespace_changed(&change.key().name, change.after.as_ref());
                 0
             }
-            Changed::PersistentVolumeClaim(_) | Changed::PersistentVolume(_) | Changed::StorageClass(_) => {
-                self.scheduler.storage_changed()
-            }
+            Changed::PersistentVolumeClaim(change) => self.scheduler.claim_changed(&change.key()),
+            Changed::PersistentVolume(_) | Changed::StorageClass(_) => self.scheduler.storage_changed(),
             Changed::FargateProfile(_) => self.scheduler.explanations_changed(),
             _ => 0,
         };

@@ -2,7 +2,13 @@
 //!
 //! Source: the persistent volume controller of kube-controller-manager.
 
+pub mod claims;
+pub mod ephemeral;
 pub mod matching;
+pub mod provisioning;
+#[cfg(test)]
+mod tests;
+pub mod volumes;
 
 use isopod_types::Object;
 use isopod_types::storage::{PersistentVolume, PersistentVolumeClaim};
@@ -10,6 +16,12 @@ use serde_json::{Value, json};
 
 use crate::plan::{Target, Write};
 
+/// Who says what becomes of claims and volumes.
+pub const COMPONENT: &str = "persistentvolume-controller";
+/// Volume annotation: who made it.
+pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+/// Keeps a volume's object until its host has removed the file.
+pub const DISK_FINALIZER: &str = "isopod.dev/disk";
 /// Provisioner of classes whose volumes are made by hand.
 pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 /// Claim annotation: the node at which a volume is to be made.

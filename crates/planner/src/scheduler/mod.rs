@@ -170,7 +170,14 @@ impl Scheduler {
         self.index.put_namespace(name, after.map(|namespace| &namespace.metadata.labels));
     }
 
-    /// A claim, volume or class changed. Returns how many pods are worth a try because of it.
+    /// A claim changed. Returns how many pods are worth a try because of it.
+    pub fn claim_changed(&mut self, claim: &Key) -> usize {
+        let users: Vec<Key> = self.index.users(claim).filter(|pod| self.assumed.contains_key(*pod)).cloned().collect();
+        let held = users.iter().filter(|pod| self.queue.wake(pod)).count();
+        held + self.storage_changed()
+    }
+
+    /// A volume or class changed. Returns how many pods are worth a try because of it.
     pub fn storage_changed(&mut self) -> usize {
         self.queue.wake_all(Wakes { by_storage: true, ..Wakes::default() }, |_| true)
     }
@@ -229,6 +236,11 @@ impl Scheduler {
             Ok(cycle) => cycle,
             Err(cause) => return self.refuse(pod, self.hopeless(&cause), world, now),
         };
+        if before.is_some() && cycle.volumes.were_given_up() {
+            // Their maker could not have them there; perhaps elsewhere, but not in a hot loop.
+            self.queue.retry(&info.key, now);
+            return Plan::nothing();
+        }
         let wanted = before.or_else(|| self.index.nomination(&info.key));
         if let Some(slot) = wanted.filter(|slot| cycle.allows(&self.index, *slot)) {
             return self.accept(&cycle, slot, now);
@@ -263,7 +275,7 @@ impl Scheduler {
         self.index.put_pod(&cycle.info, &node);
         self.assumed.insert(key.clone(), node.clone());
         if !cycle.volumes.are_bound() {
-            self.queue.hold(key, Wakes { by_storage: true, ..Wakes::default() }, now);
+            self.queue.hold(key, now);
             return Plan {
                 writes: bindings.iter().filter_map(|binding| bind(binding, &node)).collect(),
                 again_at: None,

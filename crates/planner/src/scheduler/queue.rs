@@ -148,13 +148,13 @@ impl Queue {
         self.put(key, entry, Place::Waiting { wakes, flush_at });
     }
 
-    /// A pod has its node and waits for something else; it is tried again at once when that comes.
-    pub fn hold(&mut self, key: &Key, wakes: Wakes, now: Timestamp) {
+    /// A pod has its node and waits for its claims; it is tried again at once when it is woken for them.
+    pub fn hold(&mut self, key: &Key, now: Timestamp) {
         let Some(mut entry) = self.entries.remove(key) else { return };
         self.unplace(key, &entry);
         entry.not_before = now;
         let flush_at = now.saturating_add(FLUSH).unwrap_or(now);
-        self.put(key, entry, Place::Waiting { wakes, flush_at });
+        self.put(key, entry, Place::Waiting { wakes: Wakes::default(), flush_at });
     }
 
     /// Something went wrong on the way: the pod is tried again after its pause.

@@ -132,6 +132,12 @@ impl<'a> Volumes<'a> {
         self.unbound.is_empty()
     }
 
+    /// Whether a claim for which a volume was to be made at the pod's node is not to be made there any more.
+    pub fn were_given_up(&self) -> bool {
+        let is_selected = |claim: &PersistentVolumeClaim| claim.metadata.annotations.contains_key(SELECTED_NODE);
+        self.unbound.iter().any(|unbound| unbound.fitting.is_empty() && !is_selected(unbound.claim))
+    }
+
     /// Whether the pod's volumes allow a node.
     pub fn check(&self, index: &Index, node: &ObjectMeta) -> Result<(), Why> {
         if self.is_taken {
