@@ -107,6 +107,7 @@ impl Driver {
             metadata: Metadata::default(),
             ca_pem: settings.ca_pem,
             scheduling: Scheduling::default(),
+            said: BTreeMap::new(),
             cursors: BTreeMap::new(),
             refusals: BTreeMap::new(),
         };

@@ -101,3 +101,50 @@ async fn a_more_important_pod_is_given_room() {
     cluster.wait_for(&format!("{PODS}/high"), "the room", |pod| node_of(pod) == "n1").await.unwrap();
     assert!(events(&cluster, "Preempted").await.iter().any(|text| text.contains("on node n1")));
 }
+
+const CLAIMS: &str = "/api/v1/namespaces/work/persistentvolumeclaims";
+const VOLUMES: &str = "/api/v1/persistentvolumes";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_get_disks_where_their_pods_go() {
+    let cluster = cluster("claims").await;
+    add_node(&cluster, "n1", "4").await;
+    cluster.patch(&format!("{NODES}/n1"), json!({"metadata": {"labels": {"isopod.dev/host": "h1"}}})).await.unwrap();
+    let class = json!({"metadata": {"name": "gp3"}, "provisioner": "ebs.csi.aws.com", "volumeBindingMode": "WaitForFirstConsumer"});
+    cluster.create("/apis/storage.k8s.io/v1/storageclasses", class).await.unwrap();
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": "gp3", "resources": {"requests": {"storage": "2Gi"}}});
+    cluster.create(CLAIMS, json!({"metadata": {"name": "data"}, "spec": spec})).await.unwrap();
+    let said = |words: &'static str| {
+        move |list: &Value| {
+            let events = list["items"].as_array().into_iter().flatten();
+            events.into_iter().any(|event| event["message"].as_str().is_some_and(|text| text.contains(words)))
+        }
+    };
+    let waiting = said("waiting for first consumer to be created before binding");
+    cluster.wait_for("/api/v1/namespaces/work/events", "the claim's words", waiting).await.unwrap();
+    let mut user = pod("user", "1");
+    user["spec"]["volumes"] = json!([
+        {"name": "data", "persistentVolumeClaim": {"claimName": "data"}},
+        {"name": "tmp", "ephemeral": {"volumeClaimTemplate": {"spec": spec}}},
+    ]);
+    cluster.create(PODS, user).await.unwrap();
+    cluster.wait_for(&format!("{PODS}/user"), "a node", |pod| node_of(pod) == "n1").await.unwrap();
+    for name in ["data", "user-tmp"] {
+        let bound = |claim: &Value| claim["status"]["phase"] == "Bound";
+        let claim = cluster.wait_for(&format!("{CLAIMS}/{name}"), "a volume", bound).await.unwrap();
+        let volume =
+            cluster.get(&format!("{VOLUMES}/{}", claim["spec"]["volumeName"].as_str().unwrap())).await.unwrap();
+        assert_eq!(volume["spec"]["csi"]["volumeAttributes"]["isopod.dev/host"], "h1", "{volume}");
+        assert_eq!(
+            (&volume["status"]["phase"], &volume["spec"]["capacity"]["storage"]),
+            (&json!("Bound"), &json!("2Gi"))
+        );
+    }
+    cluster.delete(&format!("{CLAIMS}/data")).await.unwrap();
+    let kept = cluster.get(&format!("{CLAIMS}/data")).await.unwrap();
+    assert_eq!(kept["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]), "a pod uses it");
+    cluster.delete(&format!("{PODS}/user")).await.unwrap();
+    let none = |list: &Value| list["items"].as_array().is_some_and(Vec::is_empty);
+    cluster.wait_for(CLAIMS, "the end of both claims", none).await.unwrap();
+    cluster.wait_for(VOLUMES, "the end of the volumes: there is no host to wait for", none).await.unwrap();
+}

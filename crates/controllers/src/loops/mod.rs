@@ -20,6 +20,7 @@ mod members;
 mod namespaces;
 mod scheduling;
 mod statefulsets;
+mod storage;
 mod workloads;
 
 pub(crate) use namespaces::{GARBAGE, NAMESPACE_END};
@@ -50,6 +51,9 @@ const LOOPS: &[Loop] = &[
     fargate::SCHEDULING,
     fargate::NODES,
     scheduling::SCHEDULING,
+    storage::CLAIMS,
+    storage::VOLUMES,
+    storage::EPHEMERAL,
 ];
 
 /// Everything decisions are made from.
@@ -61,6 +65,8 @@ pub(crate) struct State {
     pub(crate) ca_pem: String,
     /// The default scheduler.
     pub(crate) scheduling: Scheduling,
+    /// What was said of claims.
+    pub(crate) said: storage::Said,
     /// The address given last, per subnet.
     pub(crate) cursors: BTreeMap<String, Ipv4Addr>,
     /// The words with which the API last refused what a plan wanted to create.

@@ -48,6 +48,11 @@ impl Scheduling {
         (0..woken.min(LANES)).map(|_| self.lane()).collect()
     }
 
+    /// Whether a pod on a node uses a claim.
+    pub(super) fn uses(&self, claim: &Key) -> bool {
+        self.scheduler.users(claim).next().is_some()
+    }
+
     fn lane(&mut self) -> Work {
         self.next = (self.next + 1) % LANES;
         Work { name: SCHEDULING.name, key: Key::cluster(self.next.to_string()) }

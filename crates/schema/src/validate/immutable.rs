@@ -113,6 +113,10 @@ fn claim(object: &Value, old: &Value, errors: &mut Errors) {
     let mut mutable = vec!["resources", "volumeAttributesClassName"];
     if walk::text(old, &["spec", "volumeName"]).is_empty() {
         mutable.push("volumeName");
+        // A claim from before there was a default class may get it later.
+        if old["spec"]["storageClassName"].is_null() {
+            mutable.push("storageClassName");
+        }
     }
     if without(object.get("spec"), &mutable) != without(old.get("spec"), &mutable) {
         let text =
