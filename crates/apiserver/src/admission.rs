@@ -1,7 +1,7 @@
 //! Admission: what the cluster adds to a request and whether it lets it pass (facts, section 1.17). Built-in decisions
 //! are `isopod_planner`'s; here their facts are read from the store.
 
-mod call;
+pub(crate) mod call;
 pub(crate) mod configured;
 mod dispatch;
 mod facts;

@@ -107,6 +107,8 @@ pub(crate) struct Derived {
     pub(crate) served: Slot,
     /// In protobuf.
     pub(crate) message: Slot,
+    /// As a webhook converted it for a kind.
+    pub(crate) shown: Mutex<Option<(Arc<Kind>, Arc<Entry>)>>,
 }
 
 pub(crate) fn derived(entry: &Entry) -> Arc<Derived> {

@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use crate::addresses;
 use crate::admission::configured;
-use crate::convert;
 use crate::negotiate::{self, Input, Offer};
 use crate::query::Query;
 use crate::respond::Shape;
@@ -19,6 +18,7 @@ use crate::route::RequestInfo;
 use crate::server::ApiServer;
 use crate::strategy::{meta, text};
 use crate::user::{MASTERS, UserInfo};
+use crate::{conversion, convert};
 
 /// Who writes what the server needs itself.
 const INTERNAL_USER: &str = "system:apiserver";
@@ -194,6 +194,14 @@ impl<'t> Context<'t> {
     /// 404.
     pub(crate) fn entry(&self, name: &str) -> Result<Arc<Entry>, Status> {
         self.server.store.get(&self.key(name)).ok_or_else(|| Status::not_found(self.kind, name))
+    }
+
+    /// The same as the kind of the request shows it, which a webhook may have to say.
+    ///
+    /// # Errors
+    /// 404, 500.
+    pub(crate) async fn shown(&self, name: &str) -> Result<Arc<Entry>, Status> {
+        conversion::shown_one(&self.server, self.kind, self.entry(name)?).await
     }
 
     /// Decodes a request body as an object of the kind, applies defaults, and turns it into the stored form.

@@ -13,7 +13,7 @@ use crate::context::{Context, WriteOptions};
 use crate::ownership::{self, Claim};
 use crate::respond::{self, Response};
 use crate::strategy::{self, meta};
-use crate::{addresses, codec};
+use crate::{addresses, codec, conversion};
 
 /// How often a generated name may meet a taken one.
 const NAME_ATTEMPTS: usize = 8;
@@ -142,8 +142,9 @@ async fn write(context: &Context<'_>, name: &str, object: &Value, options: &Writ
             None => Ok(Bytes::from(object.to_string())),
         };
     }
-    match context.commit(Write::put(key, Expect::Absent, codec::encode(object))).await? {
-        Outcome::Committed(entry) => Ok(entry.value.clone()),
+    let stored = codec::encode(&conversion::for_storage(&context.server, context.kind, object).await?);
+    match context.commit(Write::put(key, Expect::Absent, stored)).await? {
+        Outcome::Committed(entry) => Ok(conversion::written(context.kind, &entry, object)),
         Outcome::Lost(Some(existing)) => Err(taken(context, name, &existing.value)),
         Outcome::Lost(None) => Err(Status::server_timeout(context.kind, "create")),
     }

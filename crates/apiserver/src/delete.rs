@@ -1,5 +1,7 @@
 //! DELETE of one object and of a collection.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use isopod_planner::admission::Operation;
 use isopod_schema::Status;
@@ -13,7 +15,7 @@ use crate::negotiate::Form;
 use crate::respond::{self, Response};
 use crate::selection::Selection;
 use crate::strategy::meta;
-use crate::{codec, convert};
+use crate::{codec, conversion, convert};
 
 const IMMORTAL_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
 const ROUNDS: usize = 100;
@@ -69,7 +71,8 @@ pub(crate) async fn named(context: &Context<'_>, name: &str, options: &Options) 
         let current = context.entry(name)?;
         let object = codec::decode(&current.value)?;
         deletion::check_preconditions(context.kind, &object, options)?;
-        admit(context, &object, options.dry_run).await?;
+        let shown = conversion::shown_one(&context.server, context.kind, Arc::clone(&current)).await?;
+        admit(context, &codec::decode(&shown.value)?, options.dry_run).await?;
         let plan = deletion::plan(context.stored, &object, options, context.now);
         if let Some(deleted) = carry_out(context, &current, plan, options.dry_run).await? {
             return Ok(deleted);
@@ -87,23 +90,33 @@ async fn admit(context: &Context<'_>, object: &Value, dry_run: bool) -> Result<(
 /// None when somebody changed the object meanwhile.
 async fn carry_out(
     context: &Context<'_>,
-    current: &Entry,
+    current: &Arc<Entry>,
     plan: Plan,
     dry_run: bool,
 ) -> Result<Option<Deleted>, Status> {
     let expect = Expect::Revision(current.mod_revision);
     let (write, gone) = match &plan {
-        Plan::Keep => return Ok(Some(Deleted { bytes: current.value.clone(), gone: false })),
+        Plan::Keep => {
+            return Ok(Some(Deleted { bytes: last_shown(context, Arc::clone(current)).await, gone: false }));
+        }
         Plan::Remove(last) => (Write::delete(current.key.clone(), expect, Some(codec::encode(last))), true),
         Plan::Mark(marked) => (Write::put(current.key.clone(), expect, codec::encode(marked)), false),
     };
     if let (true, Plan::Remove(object) | Plan::Mark(object)) = (dry_run, &plan) {
-        return Ok(Some(Deleted { bytes: Bytes::from(object.to_string()), gone }));
+        let entry = Arc::new(current.shown_as(codec::encode(object)));
+        return Ok(Some(Deleted { bytes: last_shown(context, entry).await, gone }));
     }
     Ok(match context.commit(write).await? {
-        Outcome::Committed(entry) => Some(Deleted { bytes: entry.value.clone(), gone }),
+        Outcome::Committed(entry) => Some(Deleted { bytes: last_shown(context, entry).await, gone }),
         Outcome::Lost(_) => None,
     })
+}
+
+/// The object as the kind of the request shows it. What is done is done: a webhook that fails now changes the answer only.
+async fn last_shown(context: &Context<'_>, entry: Arc<Entry>) -> Bytes {
+    let stored = entry.value.clone();
+    let shown = conversion::shown_one(&context.server, context.kind, entry).await;
+    shown.map_or(stored, |shown| shown.value.clone())
 }
 
 pub(crate) async fn collection(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {

@@ -1,5 +1,7 @@
 //! PUT and PATCH: read, change, check, compare-and-set, and again when somebody was faster.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use isopod_planner::admission::Operation;
 use isopod_schema::patch::{self as patches, PatchError};
@@ -14,7 +16,7 @@ use crate::negotiate;
 use crate::ownership::{self, Claim};
 use crate::respond::{self, Response};
 use crate::strategy::{self, meta};
-use crate::{addresses, applying, codec, convert};
+use crate::{addresses, applying, codec, conversion, convert};
 
 /// Rounds of the compare-and-set loop. Somebody else made progress in each that was lost.
 const ROUNDS: usize = 100;
@@ -197,7 +199,8 @@ pub(crate) async fn write_claimed(
     let name = &context.info.name;
     for _ in 0..ROUNDS {
         let current = context.entry(name)?;
-        let old = codec::decode(&current.value)?;
+        let shown = conversion::shown_one(&context.server, context.kind, Arc::clone(&current)).await?;
+        let old = codec::decode(&shown.value)?;
         let (wanted, claim) = change(&old)?;
         check_preconditions(context, &wanted, &old)?;
         let mut new = strategy::prepare_update(context.stored, part, wanted, &old);
@@ -209,8 +212,8 @@ pub(crate) async fn write_claimed(
         let _reserved = if part == Part::Main { addresses::allocate(context, &mut new, Some(&old))? } else { None };
         check(context, part, &new, &old)?;
         let charge = asked.validate(&new).await?;
-        if new == old {
-            return Ok(Edited { bytes: current.value.clone(), created: false });
+        if new == old && !conversion::is_outdated(context.kind, &current) {
+            return Ok(Edited { bytes: shown.value.clone(), created: false });
         }
         if let Some(bytes) = write(context, &current, &new, options).await? {
             quota::keep(charge);
@@ -266,13 +269,13 @@ async fn write(
         return Ok(Some(Bytes::from(new.to_string())));
     }
     let (key, expect) = (context.key(&context.info.name), Expect::Revision(current.mod_revision));
-    let write = if strategy::is_finished(context.stored, new) {
-        Write::delete(key, expect, Some(codec::encode(new)))
-    } else {
-        Write::put(key, expect, codec::encode(new))
+    let stored = codec::encode(&conversion::for_storage(&context.server, context.kind, new).await?);
+    let write = match strategy::is_finished(context.stored, new) {
+        true => Write::delete(key, expect, Some(stored)),
+        false => Write::put(key, expect, stored),
     };
     Ok(match context.commit(write).await? {
-        Outcome::Committed(entry) => Some(entry.value.clone()),
+        Outcome::Committed(entry) => Some(conversion::written(context.kind, &entry, new)),
         Outcome::Lost(_) => None,
     })
 }

@@ -20,12 +20,14 @@ pub(crate) struct Encoded {
 
 #[derive(Default)]
 struct Kept {
-    order: VecDeque<(Weak<Derived>, Which, usize)>,
+    order: VecDeque<(Weak<Derived>, Forget, usize)>,
     bytes: usize,
 }
 
 /// Where an encoding is kept.
 type Which = fn(&Derived) -> &Slot;
+/// Gives up what is kept.
+type Forget = fn(&Derived);
 
 impl Encoded {
     pub(crate) fn new(limit_bytes: usize) -> Self {
@@ -37,7 +39,7 @@ impl Encoded {
     /// # Errors
     /// 500 when the store holds something that is not an object of the kind.
     pub(crate) fn message(&self, kind: &Arc<Kind>, entry: &Entry) -> Result<Bytes, Status> {
-        self.shared(kind, entry, |derived| &derived.message, || message_of(kind, &entry.value))
+        self.shared(kind, entry, (|derived| &derived.message, forget_message), || message_of(kind, &entry.value))
     }
 
     /// The bytes of an entry in JSON as this kind shows it; most kinds show what is stored.
@@ -48,23 +50,18 @@ impl Encoded {
         if !convert::is_needed(kind) {
             return Ok(entry.value.clone());
         }
-        self.shared(
-            kind,
-            entry,
-            |derived| &derived.served,
-            || {
-                let object = convert::from_stored(kind, codec::decode(&entry.value)?);
-                let made = serde_json::to_vec(&object).map_err(Status::internal)?;
-                Ok(if made == *entry.value { entry.value.clone() } else { Bytes::from(made) })
-            },
-        )
+        self.shared(kind, entry, (|derived| &derived.served, forget_served), || {
+            let object = convert::from_stored(kind, codec::decode(&entry.value)?);
+            let made = serde_json::to_vec(&object).map_err(Status::internal)?;
+            Ok(if made == *entry.value { entry.value.clone() } else { Bytes::from(made) })
+        })
     }
 
     fn shared(
         &self,
         kind: &Arc<Kind>,
         entry: &Entry,
-        which: Which,
+        (which, forget): (Which, Forget),
         make: impl FnOnce() -> Result<Bytes, Status>,
     ) -> Result<Bytes, Status> {
         let derived = codec::derived(entry);
@@ -82,29 +79,38 @@ impl Encoded {
         };
         // The stored bytes themselves cost nothing more.
         if made.as_ptr() != entry.value.as_ptr() {
-            self.keep(&derived, which, made.len());
+            self.keep(&derived, forget, made.len());
         }
         Ok(made)
     }
 
-    fn keep(&self, derived: &Arc<Derived>, which: Which, bytes: usize) {
+    /// Remembers that so many bytes are kept, and gives up the oldest when they are too many.
+    pub(crate) fn keep(&self, derived: &Arc<Derived>, forget: Forget, bytes: usize) {
         let mut dropped = Vec::new();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.bytes += bytes;
-        kept.order.push_back((Arc::downgrade(derived), which, bytes));
+        kept.order.push_back((Arc::downgrade(derived), forget, bytes));
         while kept.bytes > self.limit_bytes
-            && let Some((oldest, which, bytes)) = kept.order.pop_front()
+            && let Some((oldest, forget, bytes)) = kept.order.pop_front()
         {
             kept.bytes -= bytes;
-            dropped.push((oldest, which));
+            dropped.push((oldest, forget));
         }
         drop(kept);
-        for (derived, which) in dropped {
+        for (derived, forget) in dropped {
             if let Some(derived) = derived.upgrade() {
-                which(&derived).lock().unwrap_or_else(PoisonError::into_inner).take();
+                forget(&derived);
             }
         }
     }
+}
+
+fn forget_message(derived: &Derived) {
+    derived.message.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
+fn forget_served(derived: &Derived) {
+    derived.served.lock().unwrap_or_else(PoisonError::into_inner).take();
 }
 
 /// The message of stored bytes that no entry holds any more, or not yet.

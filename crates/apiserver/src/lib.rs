@@ -16,6 +16,7 @@ mod codec;
 mod compress;
 mod config;
 mod context;
+mod conversion;
 mod convert;
 mod create;
 mod customs;

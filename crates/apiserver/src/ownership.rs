@@ -197,7 +197,12 @@ impl<'a> Siblings<'a> {
         }
         let other = self.table.object_kind(api_version, &self.kind.kind)?;
         let (stored, own) = (convert::stored_kind(other), convert::stored_kind(self.kind));
-        (stored.is(&own.group, &own.plural) && stored.stored_api_version() == own.stored_api_version()).then_some(other)
+        let is_same = match (&stored.custom, &own.custom) {
+            // For who owns what, versions that a webhook converts between are compared field by field.
+            (Some(other), Some(own)) => other.definition == own.definition,
+            _ => stored.stored_api_version() == own.stored_api_version(),
+        };
+        (stored.is(&own.group, &own.plural) && is_same).then_some(other)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::options::{self, Page, State};
 use crate::respond::{self, Response};
 use crate::selection::Selection;
 use crate::server::ApiServer;
-use crate::{codec, convert};
+use crate::{codec, conversion, convert};
 
 /// How long a read waits for a revision from the future.
 const FUTURE_WAIT: Duration = Duration::from_secs(3);
@@ -24,7 +24,7 @@ pub(crate) async fn get(context: &Context<'_>) -> Result<Response, Status> {
     if let Some(revision) = options::revision(&context.query)? {
         reach(&context.server, revision).await?;
     }
-    let entry = context.entry(&context.info.name)?;
+    let entry = context.shown(&context.info.name).await?;
     respond::entry(&context.server, context.kind, &entry, &context.shape)
 }
 
@@ -49,11 +49,12 @@ pub(crate) async fn list(context: &Context<'_>) -> Result<Response, Status> {
     if let State::NotOlderThan(revision) | State::Exactly(revision) = page.state {
         reach(&context.server, revision).await?;
     }
-    let listed = match find(context, &selection, &page) {
+    let mut listed = match find(context, &selection, &page) {
         Ok(listed) => listed,
         Err(ListError::Future { asked, current }) => return Err(Status::version_too_large(asked, current)),
         Err(ListError::Compacted { .. }) => return Ok(too_old(&page, &negotiate::status_output(&context.headers))),
     };
+    listed.entries = conversion::shown(&context.server, context.kind, listed.entries).await?;
     encode(context, listed)
 }
 

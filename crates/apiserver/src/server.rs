@@ -11,6 +11,7 @@ use crate::admission::configured::{self, Snapshot};
 use crate::admission::quota::{self, Turns};
 use crate::aggregation::{self, Routes};
 use crate::config::{Config, OpenError};
+use crate::conversion::Clients;
 use crate::customs::{self, Served, Tables};
 use crate::door::InProcess;
 use crate::encoded::Encoded;
@@ -51,6 +52,8 @@ pub struct ApiServer {
     pub(crate) extensions: aggregation::Snapshot,
     /// Something about them has changed.
     pub(crate) extensions_check: watch::Sender<()>,
+    /// Ways to webhooks that convert custom objects.
+    pub(crate) converters: Clients,
     /// Places for requests that are passed on to other servers.
     pub(crate) forwards: Arc<Semaphore>,
     kubelets: OnceLock<Arc<dyn Kubelets>>,
@@ -84,6 +87,7 @@ impl ApiServer {
             encoded: Encoded::new(ENCODED_BYTES),
             extensions: aggregation::Snapshot::new(Arc::new(Routes::default())),
             extensions_check: watch::Sender::new(()),
+            converters: Clients::default(),
             forwards: Arc::new(Semaphore::new(forward::AT_ONCE)),
             kubelets: OnceLock::new(),
             config,

@@ -46,7 +46,7 @@ async fn part(context: &Context<'_>, part: Part, body: &[u8]) -> Result<Response
 async fn scale(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     let options = WriteOptions::parse(&context.query)?;
     let document = match context.info.verb.as_str() {
-        "get" => scale_of(context, &codec::decode(&context.entry(&context.info.name)?.value)?)?,
+        "get" => scale_of(context, &codec::decode(&context.shown(&context.info.name).await?.value)?)?,
         "patch" if negotiate::media_type(&context.headers) == edit::APPLY_PATCH => {
             let configuration = applied_scale(context, body)?;
             let change = |current: &Value| configuration.apply(context, Part::Main, current, &options);

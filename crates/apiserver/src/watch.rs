@@ -21,7 +21,7 @@ use crate::query::Query;
 use crate::respond::{self, Response, Shape};
 use crate::selection::Selection;
 use crate::server::ApiServer;
-use crate::{codec, convert, read};
+use crate::{codec, conversion, convert, read};
 
 /// A watch without `timeoutSeconds` ends after a random time between this and twice this.
 const LIFE_SECONDS: u64 = 1_800;
@@ -54,6 +54,8 @@ struct Stream {
     ends: Instant,
     bookmark: Option<Instant>,
     headers_sent: bool,
+    /// A webhook stands between what is stored and what is shown.
+    is_converted: bool,
 }
 
 pub(crate) async fn answer(context: &Context<'_>) -> Result<Response, Status> {
@@ -63,7 +65,7 @@ pub(crate) async fn answer(context: &Context<'_>) -> Result<Response, Status> {
         read::reach(&context.server, revision).await?;
     }
     let encoding = context.shape.output.encoding;
-    let stream = match Stream::open(context, selection, start)? {
+    let mut stream = match Stream::open(context, selection, start)? {
         Ok(stream) => stream,
         Err(error) => {
             let mut frame = BytesMut::new();
@@ -71,6 +73,10 @@ pub(crate) async fn answer(context: &Context<'_>) -> Result<Response, Status> {
             return Ok(respond::events(encoding, Body::from(frame.freeze())));
         }
     };
+    if conversion::webhook(context.kind).is_some() {
+        let initial = stream.initial.as_slice().to_vec();
+        stream.initial = conversion::shown(&context.server, context.kind, initial).await?.into_iter();
+    }
     let chunks = futures::stream::unfold(stream, |mut stream| async move {
         let chunk = stream.next_chunk().await?;
         Some((chunk, stream))
@@ -154,6 +160,7 @@ impl Stream {
             ends,
             bookmark,
             headers_sent: false,
+            is_converted: conversion::webhook(context.kind).is_some(),
         }))
     }
 
@@ -167,6 +174,7 @@ impl Stream {
             let timer = self.bookmark.map_or(self.ends, |bookmark| bookmark.min(self.ends));
             tokio::select! {
                 event = watch.next() => match event {
+                    Some(Ok(event)) if self.is_converted => self.push_converted(event, &mut chunk).await,
                     Some(Ok(event)) => self.push_ready(&event, &mut chunk),
                     // The client knows the revision of its last event and comes back.
                     Some(Err(_)) | None => self.watch = None,
@@ -200,12 +208,30 @@ impl Stream {
         }
     }
 
+    /// One event, as a webhook shows it. One that cannot be shown ends the watch.
+    async fn push_converted(&mut self, event: Arc<Event>, chunk: &mut BytesMut) {
+        let Some(server) = self.server.upgrade() else {
+            self.watch = None;
+            return;
+        };
+        match conversion::shown_event(&server, &self.kind, event).await {
+            Ok(event) => self.push_event(chunk, &event),
+            Err(status) => {
+                put_document(chunk, self.shape.output.encoding, "ERROR", &status.to_value());
+                self.watch = None;
+            }
+        }
+    }
+
     /// A kind that is not the one the watch began with ends it, after what happened before.
     fn push_last(&mut self, served: &Served, chunk: &mut BytesMut) {
         if served.has(&self.kind) {
             return;
         }
-        while let Some(event) = self.watch.as_mut().and_then(Watch::try_next) {
+        // Nobody may convert to that kind any more.
+        while !self.is_converted
+            && let Some(event) = self.watch.as_mut().and_then(Watch::try_next)
+        {
             self.push_event(chunk, &event);
         }
         self.watch = None;

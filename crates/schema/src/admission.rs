@@ -19,6 +19,7 @@ use crate::walk;
 
 pub use matching::Matching;
 pub use policy::{Action, Binding, Parameters, Policy, Verdict};
+pub(crate) use webhook::target;
 pub use webhook::{Answer, Target, Webhook};
 
 /// Group of the kinds that configure admission.

@@ -6,6 +6,7 @@
 pub mod names;
 
 mod check;
+mod conversion;
 mod defaults;
 mod formats;
 mod jsonpath;
@@ -18,6 +19,7 @@ mod values;
 
 use serde_json::Value;
 
+pub use conversion::{Conversion, read_answer, review};
 pub(crate) use formats::{cidr as is_cidr, nanoseconds, uri as is_uri};
 pub use jsonpath::JsonPath;
 pub use row::{is_terminating, rows, storage_row, version_order};
@@ -44,6 +46,8 @@ pub struct Custom {
     pub list_kind: String,
     /// The version its objects are stored in.
     pub storage_version: String,
+    /// The webhook that converts between versions; without one they differ in nothing but their name.
+    pub conversion: Option<Conversion>,
     /// The schema of this version.
     pub schema: Schema,
     /// The same as written, for publishing.

@@ -183,10 +183,11 @@ impl Kind {
         api_version(&self.group, &self.version)
     }
 
-    /// `apiVersion` of its objects in the store: custom kinds are stored in one of their versions.
+    /// `apiVersion` in which its objects are worked on and, but for those that a webhook converts on the way to the store,
+    /// stored: custom kinds are stored in one of their versions.
     pub fn stored_api_version(&self) -> String {
-        let stored = self.custom.as_ref().map_or(&self.version, |custom| &custom.storage_version);
-        api_version(&self.group, stored)
+        let named_apart = self.custom.as_ref().filter(|custom| custom.conversion.is_none());
+        api_version(&self.group, named_apart.map_or(&self.version, |custom| &custom.storage_version))
     }
 
     /// Kind of a list of them.

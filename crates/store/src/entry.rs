@@ -76,6 +76,12 @@ impl Entry {
         Arc::clone(kept).downcast::<T>().ok()
     }
 
+    /// The same entry showing another value, as of the same revision; for who shows what is stored in another form.
+    pub fn shown_as(&self, value: Value) -> Self {
+        let value = value.at_revision(self.mod_revision);
+        Self::new(Arc::clone(&self.key), value, self.create_revision, self.mod_revision, self.version)
+    }
+
     pub(crate) fn size_bytes(&self) -> usize {
         self.key.len() + self.value.len()
     }

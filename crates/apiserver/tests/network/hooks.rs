@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::site::{Said, Site};
 
 /// A server of webhooks: what it does is in the path.
-struct Hooks {
+pub struct Hooks {
     port: u16,
     ca_bundle: String,
 }
@@ -60,6 +60,7 @@ async fn respond(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, In
             &review,
             json!({"allowed": false, "status": {"message": "not on my watch", "code": 403, "reason": "Forbidden"}}),
         ),
+        "/convert" => crate::conversion::convert(&review),
         "/liar" => answer(&review, json!({"uid": "another", "allowed": true})),
         "/garbage" => "<html>".to_owned(),
         "/huge" => "x".repeat(4 << 20),
@@ -71,7 +72,7 @@ async fn respond(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, In
 }
 
 impl Hooks {
-    async fn open() -> Self {
+    pub async fn open() -> Self {
         let names = ["localhost".to_owned(), "127.0.0.1".into(), "hook.default.svc".into()];
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -99,7 +100,7 @@ impl Hooks {
         Self { port, ca_bundle: STANDARD.encode(made.cert.pem()) }
     }
 
-    fn client(&self, path: &str) -> Value {
+    pub fn client(&self, path: &str) -> Value {
         json!({"url": format!("https://127.0.0.1:{}{path}", self.port), "caBundle": self.ca_bundle})
     }
 

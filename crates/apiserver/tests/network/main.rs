@@ -5,6 +5,7 @@ mod admission;
 mod aggregation;
 mod client;
 mod commands;
+mod conversion;
 mod customs;
 mod hooks;
 mod kubectl;

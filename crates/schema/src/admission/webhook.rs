@@ -68,7 +68,8 @@ pub struct Answer {
     pub warnings: Vec<String>,
 }
 
-fn target(client: &Value) -> Target {
+/// The place that a `clientConfig` names.
+pub(crate) fn target(client: &Value) -> Target {
     let service = &client["service"];
     if service.is_null() {
         return Target::Url(walk::text(client, &["url"]).to_owned());

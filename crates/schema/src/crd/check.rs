@@ -125,10 +125,7 @@ fn conversion(conversion: &Value, errors: &mut Vec<FieldError>) {
                 errors.push(FieldError::forbidden("spec.conversion.webhook", text));
             }
         }
-        "Webhook" => {
-            let text = "conversion webhooks are not called by this server yet; use the strategy None";
-            errors.push(FieldError::forbidden("spec.conversion.strategy", text));
-        }
+        "Webhook" => super::conversion::check(conversion, errors),
         other => errors.push(FieldError::not_supported("spec.conversion.strategy", other, &["None", "Webhook"])),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::schema::Schema;
-use super::{Custom, JsonPath, PrinterColumn, Scale, types};
+use super::{Custom, JsonPath, PrinterColumn, Scale, conversion, types};
 use crate::table::{Column, Flags, Gvk, Kind, Subresource, Verb};
 use crate::walk;
 
@@ -91,6 +91,7 @@ fn custom(definition: &Value, version: &Value, gvk: &Gvk) -> Custom {
         definition: walk::text(definition, &["metadata", "name"]).to_owned(),
         list_kind: walk::text(definition, &["status", "acceptedNames", "listKind"]).to_owned(),
         storage_version: stored.map_or(&gvk.version[..], |stored| walk::text(stored, &["name"])).to_owned(),
+        conversion: conversion::read(definition),
         schema: Schema::read(&document),
         document,
         columns: columns(version),
