@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use isopod_types::batch::Job;
 use isopod_types::node::{ConfigMap, Namespace, Node, ServiceAccount};
-use isopod_types::own::{Cluster, FargateProfile, Host};
+use isopod_types::own::{Cluster, FargateProfile, Host, NodeGroup};
 use isopod_types::pod::Pod;
 use isopod_types::statefulset::{ControllerRevision, StatefulSet};
 use isopod_types::storage::{PersistentVolume, PersistentVolumeClaim, StorageClass};
@@ -202,6 +202,7 @@ kinds! {
     classes: StorageClass,
     profiles: FargateProfile,
     hosts: Host,
+    node_groups: NodeGroup,
     clusters: Cluster,
 }
 

@@ -20,6 +20,7 @@ use crate::cache::{Cache, Changed, WATCHED};
 use crate::execute::{Executor, Outcome};
 use crate::graph::{Metadata, Served, interned};
 use crate::loops::{self, GARBAGE, NAMESPACE_END, Scheduling, State};
+use crate::placed::Placed;
 use crate::queue::{Queue, Work};
 use crate::watches::{self, Seen};
 
@@ -105,6 +106,7 @@ impl Driver {
         let state = State {
             cache: Cache::default(),
             metadata: Metadata::default(),
+            placed: Placed::default(),
             ca_pem: settings.ca_pem,
             scheduling: Scheduling::default(),
             said: BTreeMap::new(),

@@ -115,7 +115,7 @@ impl Executor {
                 }
                 _ => outcome.gone.push((target.kind, target.key.clone())),
             },
-            Write::Bind { .. } | Write::Event { .. } => {}
+            Write::Evict { .. } | Write::Bind { .. } | Write::Event { .. } => {}
         }
         if let Write::Create { target, object, .. } = write
             && let Some((_, pod)) = outcome.written.first()
@@ -132,7 +132,13 @@ impl Executor {
         };
         match (write, code) {
             (Write::Create { tolerate_existing: true, .. }, 409) => return Outcome::default(),
-            (Write::Delete { target, .. } | Write::Patch { target, .. } | Write::Bind { target, .. }, 404) => {
+            (
+                Write::Delete { target, .. }
+                | Write::Patch { target, .. }
+                | Write::Evict { target }
+                | Write::Bind { target, .. },
+                404,
+            ) => {
                 return Outcome { gone: vec![(target.kind, target.key.clone())], ..Outcome::default() };
             }
             _ => {}

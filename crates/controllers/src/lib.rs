@@ -13,6 +13,7 @@ mod execute;
 mod gone;
 mod graph;
 mod loops;
+mod placed;
 mod queue;
 mod request;
 mod watches;

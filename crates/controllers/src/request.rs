@@ -72,6 +72,14 @@ pub(crate) fn of(write: &Write) -> Option<Request<Vec<u8>>> {
             }
             request(Method::DELETE, path(target), "application/json", &options)
         }
+        Write::Evict { target } => {
+            let key = &target.key;
+            let metadata = json!({"name": key.name, "namespace": key.namespace});
+            let options = json!({"preconditions": {"uid": target.uid}});
+            let body =
+                json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata, "deleteOptions": options});
+            request(Method::POST, format!("{}/eviction", path(target)), "application/json", &body)
+        }
         Write::Bind { target, node, annotations } => bind(target, node, annotations),
         Write::FinalizeNamespace { target } => {
             let name = &target.key.name;

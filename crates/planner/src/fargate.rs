@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use isopod_types::names::{
     CAPACITY_PROVISIONED, CAPACITY_TYPE_ANNOTATION, COMPUTE_TYPE, COMPUTE_TYPE_FARGATE, FARGATE_PROFILE_LABEL,
-    FARGATE_SCHEDULER, HOST_LABEL, NODE_POD_ANNOTATION, NODE_POD_UID_ANNOTATION, NODE_RELEASED_ANNOTATION,
+    FARGATE_SCHEDULER, HOST_LABEL, NODE_POD_ANNOTATION, NODE_POD_UID_ANNOTATION,
 };
 use isopod_types::node::Node;
 use isopod_types::own::{ClusterSpec, FargateProfile, Host, Subnet};
@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::addresses::{self, Assigned};
+use crate::hosts::{self, Size};
 use crate::plan::{Plan, Reason, Target, Write};
 use crate::refusals::refusals;
 use crate::sizing::{MAX_STORAGE_GIB, Tier, need, tier};
@@ -75,7 +76,8 @@ pub fn node_name(address: Ipv4Addr, region: &str) -> String {
     format!("fargate-{}", host_name(address, region))
 }
 
-fn host_name(address: Ipv4Addr, region: &str) -> String {
+/// Name of a machine for its address, as EC2 forms it.
+pub fn host_name(address: Ipv4Addr, region: &str) -> String {
     let dashed = address.to_string().replace('.', "-");
     let domain = if region == "us-east-1" { "ec2.internal".into() } else { format!("{region}.compute.internal") };
     format!("ip-{dashed}.{domain}")
@@ -83,7 +85,12 @@ fn host_name(address: Ipv4Addr, region: &str) -> String {
 
 /// The address in a Fargate node's name.
 pub fn node_address(name: &str) -> Option<Ipv4Addr> {
-    let dashed = name.strip_prefix("fargate-ip-")?.split('.').next()?;
+    host_address(name.strip_prefix("fargate-")?)
+}
+
+/// The address in a machine's name.
+pub fn host_address(name: &str) -> Option<Ipv4Addr> {
+    let dashed = name.strip_prefix("ip-")?.split('.').next()?;
     dashed.replace('-', ".").parse().ok()
 }
 
@@ -92,55 +99,15 @@ pub fn node_tier(node: &Node) -> Option<Tier> {
     Tier::parse(node.metadata.annotations.get(CAPACITY_PROVISIONED)?)
 }
 
-/// Whether a node still holds room on its host.
-fn holds_room(node: &Node) -> bool {
-    !node.metadata.annotations.contains_key(NODE_RELEASED_ANNOTATION)
-}
-
-/// Thousandths of vCPU and bytes of memory promised per host.
-fn promised(nodes: &[&Node]) -> BTreeMap<String, (i128, i128)> {
-    let mut by_host: BTreeMap<String, (i128, i128)> = BTreeMap::new();
-    for node in nodes.iter().filter(|node| holds_room(node)) {
-        if let (Some(host), Some(tier)) = (node.metadata.labels.get(HOST_LABEL), node_tier(node)) {
-            let sum = by_host.entry(host.clone()).or_default();
-            *sum = (sum.0 + i128::from(tier.vcpu_millis), sum.1 + i128::from(tier.memory_bytes()));
-        }
-    }
-    by_host
-}
-
-/// Room left on a host, vCPU thousandths and bytes.
-fn room(host: &Host, promised: &BTreeMap<String, (i128, i128)>) -> (i128, i128) {
-    let of = |resource: &str| host.status.allocatable.get(resource).copied().unwrap_or_default();
-    let (cpu, memory) = promised.get(&host.metadata.name).copied().unwrap_or_default();
-    (of("cpu").milli() - cpu, of("memory").units_ceil() - memory)
-}
-
 fn choose_host(tier: Tier, world: &World<'_>) -> Result<String, Unplaced> {
-    let promised = promised(&world.nodes);
-    let open = world.hosts.iter().filter(|host| !host.spec.unschedulable).map(|host| (host, room(host, &promised)));
-    let (cpu, memory) = (i128::from(tier.vcpu_millis), i128::from(tier.memory_bytes()));
-    let best = open
-        .filter(|(_, room)| room.0 >= cpu && room.1 >= memory)
-        .max_by_key(|(host, room)| (room.1, &host.metadata.name));
-    best.map(|(host, _)| host.metadata.name.clone()).ok_or_else(|| no_room(tier, world, &promised))
-}
-
-fn no_room(tier: Tier, world: &World<'_>, promised: &BTreeMap<String, (i128, i128)>) -> Unplaced {
-    let rooms: Vec<String> = world
-        .hosts
-        .iter()
-        .map(|host| {
-            let (cpu, memory) = room(host, promised);
-            format!("{} has {}m vCPU and {} MiB left", host.metadata.name, cpu.max(0), memory.max(0) >> 20)
-        })
-        .collect();
-    let detail = if rooms.is_empty() { "no host has joined the cluster".into() } else { rooms.join(", ") };
-    let hint = "hint: delete pods, add a host, or raise fargate.cpuOvercommit and fargate.memoryOvercommit";
-    unplaced(
-        "Unschedulable",
-        format!("Fargate capacity is unavailable at this time: no host has room for {tier} ({detail}; {hint})"),
-    )
+    let wanted = Size { cpu_millis: tier.vcpu_millis.into(), memory_bytes: tier.memory_bytes().into() };
+    hosts::choose(&world.hosts, &world.nodes, wanted).map_err(|rooms| {
+        let hint = "hint: delete pods, add a host, or raise fargate.cpuOvercommit and fargate.memoryOvercommit";
+        unplaced(
+            "Unschedulable",
+            format!("Fargate capacity is unavailable at this time: no host has room for {tier} ({rooms}; {hint})"),
+        )
+    })
 }
 
 fn profile_subnets<'a>(pod: &Pod, world: &'a World<'_>) -> Result<Vec<&'a Subnet>, Unplaced> {
@@ -341,7 +308,7 @@ pub fn capacity_type(pod: &Pod) -> &str {
 pub fn node_fate(node: &Node, pod: Option<&Pod>, host_exists: bool) -> Plan {
     let Some(uid) = node.metadata.annotations.get(NODE_POD_UID_ANNOTATION) else { return Plan::nothing() };
     let wanted = pod.is_some_and(|pod| pod.metadata.uid == *uid);
-    let released = !holds_room(node) || !host_exists;
+    let released = !hosts::holds_room(node) || !host_exists;
     if wanted || !released || node.metadata.is_deleting() {
         return Plan::nothing();
     }
@@ -355,6 +322,7 @@ pub fn node_fate(node: &Node, pod: Option<&Pod>, host_exists: bool) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use isopod_types::names::NODE_RELEASED_ANNOTATION;
 
     fn cluster() -> ClusterSpec {
         serde_json::from_value(json!({

@@ -133,6 +133,11 @@ pub enum Write {
         /// Seconds of grace, or none for the object's own.
         grace_period_seconds: Option<i64>,
     },
+    /// Evict a pod: delete it if its disruption budgets allow.
+    Evict {
+        /// The pod.
+        target: Target,
+    },
     /// Bind a pod to a node.
     Bind {
         /// The pod.

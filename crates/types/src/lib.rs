@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod cluster_config;
 pub mod daemonset;
+pub mod instances;
 pub mod meta;
 pub mod names;
 pub mod node;

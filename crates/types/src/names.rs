@@ -52,3 +52,13 @@ pub const FOREGROUND_FINALIZER: &str = "foregroundDeletion";
 pub const ORPHAN_FINALIZER: &str = "orphan";
 /// Directory at which pods find their service-account token.
 pub const SERVICE_ACCOUNT_MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// Label of worker nodes: name of their group.
+pub const NODEGROUP_LABEL: &str = "eks.amazonaws.com/nodegroup";
+/// Label of nodes: their instance type.
+pub const INSTANCE_TYPE_LABEL: &str = "node.kubernetes.io/instance-type";
+/// Annotation of worker nodes: GiB of their disk.
+pub const VOLUME_SIZE_ANNOTATION: &str = "isopod.dev/volume-size-gib";
+/// Annotation of worker nodes that are to go: since when their pods are moved away.
+pub const DRAINING_ANNOTATION: &str = "isopod.dev/draining-since";
+/// Finalizer of node groups: their nodes are drained first.
+pub const NODEGROUP_FINALIZER: &str = "isopod.dev/nodegroup";

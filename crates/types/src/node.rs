@@ -29,6 +29,9 @@ pub struct NodeSpec {
     pub taints: Vec<Taint>,
     /// Whether new pods are kept away.
     pub unschedulable: bool,
+    /// Addresses of its pods, of nodes that have many; empty: none.
+    #[serde(rename = "podCIDR")]
+    pub pod_cidr: String,
 }
 
 /// `status` of a node.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::meta::{ObjectMeta, object};
+use crate::node::Taint;
 use crate::pod::ResourceList;
 use crate::quantity::Quantity;
 
@@ -101,6 +102,78 @@ pub struct HostVmm {
     pub version: String,
     /// Whether nothing really runs.
     pub simulated: bool,
+}
+
+/// Worker nodes of one size.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeGroup {
+    /// Metadata.
+    pub metadata: ObjectMeta,
+    /// Desired state.
+    pub spec: NodeGroupSpec,
+    /// Observed state.
+    pub status: NodeGroupStatus,
+}
+object!(NodeGroup, "isopod.dev", "v1alpha1", "NodeGroup", "nodegroups", false);
+
+/// `spec` of a node group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeGroupSpec {
+    /// Size of the nodes, a name of [`crate::instances`].
+    pub instance_type: String,
+    /// Nodes there are at least.
+    pub min_size: i64,
+    /// Nodes there are at most.
+    pub max_size: i64,
+    /// Nodes there should be now.
+    pub desired_size: i64,
+    /// Disk of a node in GiB.
+    pub volume_size_gib: i64,
+    /// Labels of the nodes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Taints of the nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<Taint>,
+}
+
+impl Default for NodeGroupSpec {
+    /// eksctl's: two nodes of `m5.large` with 80 GiB.
+    fn default() -> Self {
+        Self {
+            instance_type: "m5.large".into(),
+            min_size: 2,
+            max_size: 2,
+            desired_size: 2,
+            volume_size_gib: 80,
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+        }
+    }
+}
+
+impl NodeGroupSpec {
+    /// Nodes there should be, within the group's bounds.
+    pub fn wanted(&self) -> usize {
+        let wanted = self.desired_size.min(self.max_size).max(self.min_size).max(0);
+        usize::try_from(wanted).unwrap_or(usize::MAX)
+    }
+}
+
+/// `status` of a node group.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeGroupStatus {
+    /// `CREATING`, `ACTIVE`, `UPDATING`, `DEGRADED` or `DELETING`.
+    pub phase: String,
+    /// Nodes there are.
+    pub nodes: i64,
+    /// Nodes that are ready.
+    pub ready_nodes: i64,
+    /// What keeps the group from its desired size.
+    pub message: String,
 }
 
 /// What one microVM is billed for.

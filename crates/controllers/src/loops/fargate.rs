@@ -1,9 +1,8 @@
 //! Pods of Fargate profiles: a node for each, and its end.
 
+use isopod_planner::Plan;
 use isopod_planner::fargate::{self, World};
-use isopod_planner::{Plan, Write};
 use isopod_types::names::{HOST_LABEL, NODE_POD_ANNOTATION};
-use isopod_types::node::Node;
 use isopod_types::{Key, Object};
 use jiff::Timestamp;
 
@@ -41,13 +40,7 @@ fn schedule(state: &mut State, key: &Key, now: Timestamp) -> Plan {
     if let Some(placement) = placement {
         state.cursors.insert(placement.subnet, placement.address);
     }
-    for write in &plan.writes {
-        if let Write::Create { target, object, .. } = write
-            && target.kind == Node::KIND
-        {
-            state.cache.put(Node::KIND, object);
-        }
-    }
+    super::assume_nodes(&mut state.cache, &plan);
     plan
 }
 

@@ -5,19 +5,21 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use isopod_planner::{Plan, Target};
+use isopod_planner::{Plan, Target, Write};
 use isopod_types::node::Node;
 use isopod_types::{Key, Object};
 use jiff::Timestamp;
 
 use crate::cache::{Cache, Changed};
 use crate::graph::Metadata;
+use crate::placed::Placed;
 use crate::queue::Work;
 
 mod fargate;
 mod jobs;
 mod members;
 mod namespaces;
+mod nodegroups;
 mod scheduling;
 mod statefulsets;
 mod storage;
@@ -54,6 +56,7 @@ const LOOPS: &[Loop] = &[
     storage::CLAIMS,
     storage::VOLUMES,
     storage::EPHEMERAL,
+    nodegroups::NODE_GROUPS,
 ];
 
 /// Everything decisions are made from.
@@ -63,6 +66,8 @@ pub(crate) struct State {
     pub(crate) metadata: Metadata,
     /// The cluster's CA, PEM.
     pub(crate) ca_pem: String,
+    /// Pods by node.
+    pub(crate) placed: Placed,
     /// The default scheduler.
     pub(crate) scheduling: Scheduling,
     /// What was said of claims.
@@ -80,6 +85,7 @@ pub(crate) fn garbage_work(uid: String) -> Work {
 
 /// The work that a change of an object calls for.
 pub(crate) fn touched(state: &mut State, changed: &Changed) -> Vec<Work> {
+    state.placed.observe(changed);
     let mut work = state.scheduling.observe(changed);
     for one in LOOPS {
         work.extend((one.touched)(&state.cache, changed).into_iter().map(|key| Work { name: one.name, key }));
@@ -103,4 +109,15 @@ pub(crate) fn decide(state: &mut State, work: &Work, now: Timestamp) -> Plan {
 /// The node that was put into the cache for a write that failed.
 pub(crate) fn assumed_node(target: &Target) -> Option<&Key> {
     (target.kind == Node::KIND).then_some(&target.key)
+}
+
+/// Puts nodes that a plan makes into the cache, so that the next plan sees what they take.
+fn assume_nodes(cache: &mut Cache, plan: &Plan) {
+    for write in &plan.writes {
+        if let Write::Create { target, object, .. } = write
+            && target.kind == Node::KIND
+        {
+            cache.put(Node::KIND, object);
+        }
+    }
 }

@@ -21,15 +21,16 @@ const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const CONDITION: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Condition";
 
 /// Kinds with what they are for.
-const KINDS: [(&str, &str, bool); 4] = [
+const KINDS: [(&str, &str, bool); 5] = [
     ("Cluster", "Settings of the cluster; there is one object, named like the cluster.", true),
     ("FargateProfile", "Says which pods run in microVMs of their own.", true),
     ("Host", "A machine that runs microVMs.", true),
+    ("NodeGroup", "Worker nodes of one size, for pods that no Fargate profile matches.", true),
     ("UsageRecord", "What one microVM is billed for.", false),
 ];
 
 #[rustfmt::skip]
-const TYPES: [(&str, &[FieldRow]); 13] = [
+const TYPES: [(&str, &[FieldRow]); 16] = [
     ("FargateProfileSpec", &[
         ("podExecutionRoleArn", "s", "", "Role under which images are pulled."),
         ("subnets", "[s", "", "Subnets for the pods' addresses; none means all of the cluster."),
@@ -58,6 +59,26 @@ const TYPES: [(&str, &[FieldRow]); 13] = [
         ("accelerator", "s", "", "kvm or tcg."),
         ("version", "s", "", "Version of the backend."),
         ("simulated", "b", "", "Nothing really runs."),
+    ]),
+    ("NodeGroupSpec", &[
+        ("instanceType!", "s", "", "Size of the nodes, such as t3.medium."),
+        ("minSize", "l", "", "Nodes there are at least."),
+        ("maxSize", "l", "", "Nodes there are at most."),
+        ("desiredSize", "l", "", "Nodes there should be now."),
+        ("volumeSizeGib", "l", "", "Disk of a node in GiB."),
+        ("labels", "{s", "", "Labels of the nodes."),
+        ("taints", "[@NodeGroupTaint", "", "Taints of the nodes."),
+    ]),
+    ("NodeGroupTaint", &[
+        ("key!", "s", "", "Key."),
+        ("value", "s", "", "Value."),
+        ("effect!", "s", "NoExecute|NoSchedule|PreferNoSchedule", "What it does to pods that do not tolerate it."),
+    ]),
+    ("NodeGroupStatus", &[
+        ("phase", "s", "", "CREATING, ACTIVE, UPDATING, DEGRADED or DELETING."),
+        ("nodes", "l", "", "Nodes there are."),
+        ("readyNodes", "l", "", "Nodes that are ready."),
+        ("message", "s", "", "What keeps the group from its desired size."),
     ]),
     ("UsageRecordSpec", &[
         ("podUid", "s", "", "UID of the pod."),

@@ -51,7 +51,7 @@ const WORKLOAD_COLUMNS: &str = "Desired#|Current#|Ready#|Age|<Containers|<Images
 const BINDING_COLUMNS: &str = "Role|Age|<Users|<Groups|<ServiceAccounts";
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 72] = [
+pub(super) const ROWS: [Row; 73] = [
     r(CORE, "bindings", "Binding", "N", "", "", "", "c", ""),
     r(CORE, "componentstatuses", "ComponentStatus", "C", "cs", "", "", "gl", "Status|Message|Error"),
     r(CORE, "configmaps", "ConfigMap", "N U", "cm", "", "", "", "Data|Age"),
@@ -150,6 +150,8 @@ pub(super) const ROWS: [Row; 72] = [
         "Namespaces|Status|Age|<Capacity|<Subnets"),
     r(OWN, "hosts", "Host", "C UG", "", "isopod", "status", "",
         "Status|VMM|CPU|Memory|Age|<Address|<Kernel-Version|<VMM-Version"),
+    r(OWN, "nodegroups", "NodeGroup", "C UG", "ng", "isopod", "status", "",
+        "Instance-Type|Min|Max|Desired|Nodes|Ready|Status|Age"),
     r(OWN, "usagerecords", "UsageRecord", "C U", "usage", "isopod", "", "",
         "Namespace|Pod|vCPU|Memory|Started|Ended|<Profile|<Capacity|<Node|<Host"),
 ];

@@ -13,6 +13,7 @@ pub(super) fn cell(context: &Context<'_>, column: &str) -> Option<Value> {
         "clusters" => cluster(context, column),
         "fargateprofiles" => profile(context, column),
         "hosts" => host(context, column),
+        "nodegroups" => node_group(context, column),
         _ => usage(context, column),
     }
 }
@@ -50,6 +51,19 @@ fn host(context: &Context<'_>, column: &str) -> Option<Value> {
         "Address" => context.text_or("spec.address", NONE),
         "Kernel-Version" => context.text_or("status.kernelVersion", age::UNKNOWN),
         "VMM-Version" => context.text_or("status.vmm.version", age::UNKNOWN),
+        _ => return None,
+    })
+}
+
+fn node_group(context: &Context<'_>, column: &str) -> Option<Value> {
+    Some(match column {
+        "Instance-Type" => context.text_or("spec.instanceType", NONE),
+        "Min" => context.number("spec.minSize").into(),
+        "Max" => context.number("spec.maxSize").into(),
+        "Desired" => context.number("spec.desiredSize").into(),
+        "Nodes" => context.number("status.nodes").into(),
+        "Ready" => context.number("status.readyNodes").into(),
+        "Status" => context.text_or("status.phase", age::UNKNOWN),
         _ => return None,
     })
 }

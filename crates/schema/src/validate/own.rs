@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use isopod_types::Quantity;
+use isopod_types::{Quantity, instances};
 use serde_json::Value;
 
 use super::{Errors, FieldError};
@@ -13,10 +13,15 @@ use crate::walk;
 const MAX_SELECTORS: usize = 5;
 const MAX_LABELS: usize = 5;
 
+/// Sizes of a node's disk, in GiB.
+const MIN_VOLUME_GIB: i64 = 4;
+const MAX_VOLUME_GIB: i64 = 16_384;
+
 pub(super) fn check(kind: &Kind, object: &Value, errors: &mut Errors) {
     match kind.plural.as_str() {
         "fargateprofiles" => profile(object, errors),
         "clusters" => cluster(object, errors),
+        "nodegroups" => node_group(object, errors),
         "usagerecords" => usage(object, errors),
         _ => {}
     }
@@ -35,6 +40,30 @@ fn profile(object: &Value, errors: &mut Errors) {
         if labels > MAX_LABELS {
             errors.push(FieldError::too_many(format!("spec.selectors[{at}].labels"), labels, MAX_LABELS));
         }
+    }
+}
+
+fn node_group(object: &Value, errors: &mut Errors) {
+    let spec = object.get("spec").unwrap_or(&Value::Null);
+    let number = |field: &str| spec.get(field).and_then(Value::as_i64);
+    for field in ["minSize", "maxSize", "desiredSize"] {
+        errors.non_negative(spec, field, "spec");
+    }
+    let instance = walk::text(spec, &["instanceType"]);
+    if instances::find(instance).is_none() {
+        let rule = format!("must be one of {}", instances::names().join(", "));
+        errors.push(FieldError::invalid("spec.instanceType", instance, rule));
+    }
+    let (min, max) = (number("minSize").unwrap_or(0), number("maxSize").unwrap_or(i64::MAX));
+    if min > max {
+        errors.push(FieldError::invalid("spec.minSize", min, "must not be greater than maxSize"));
+    }
+    if let Some(desired) = number("desiredSize").filter(|desired| !(min..=max).contains(desired)) {
+        errors.push(FieldError::invalid("spec.desiredSize", desired, "must be between minSize and maxSize"));
+    }
+    if number("volumeSizeGib").is_some_and(|gib| !(MIN_VOLUME_GIB..=MAX_VOLUME_GIB).contains(&gib)) {
+        let rule = format!("must be between {MIN_VOLUME_GIB} and {MAX_VOLUME_GIB}");
+        errors.push(FieldError::invalid("spec.volumeSizeGib", number("volumeSizeGib").unwrap_or(0), rule));
     }
 }
 
