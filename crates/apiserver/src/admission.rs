@@ -85,19 +85,32 @@ impl<'c, 't> Asked<'c, 't> {
             self.may_exist(object)?;
         }
         let changed = self.fill_in(object)?;
-        let Some(configured) = dispatch::applicable(self).filter(|configured| !configured.mutating.is_empty()) else {
+        let Some(configured) = dispatch::applicable(self).filter(|configured| !configured.changes_nothing()) else {
             return Ok(changed);
         };
         let (user, uid, before) = (dispatch::user_info(self.context), dispatch::uid(), object.clone());
         // Others may have added what the cluster fills in, such as containers.
         let again = |object: &mut Value| self.fill_in(object).map(|_| ());
-        Review::new(self, &user, &uid).mutate(&configured.mutating, object, again).await?;
+        Review::new(self, &user, &uid).mutate(&configured, object, again).await?;
         Ok(changed || *object != before)
     }
 
     fn fill_in(&self, object: &mut Value) -> Result<bool, Status> {
         let facts = Stored(&self.context.server.store);
         planner::mutate(object, &self.request(), &facts).map_err(|denied| self.refusal(&denied))
+    }
+
+    /// Shows the body of a subresource to policies and webhooks; the server's own rules are about objects.
+    ///
+    /// # Errors
+    /// 403 and what they refuse with.
+    pub(crate) async fn show(&self, body: &Value) -> Result<(), Status> {
+        let body = &dispatch::named(self, body);
+        if let Some(configured) = dispatch::applicable(self).filter(|configured| !configured.changes_nothing()) {
+            let (user, uid) = (dispatch::user_info(self.context), dispatch::uid());
+            Review::new(self, &user, &uid).mutate(&configured, &mut body.clone(), |_| Ok(())).await?;
+        }
+        self.consult(body).await
     }
 
     /// Policies, then webhooks.
@@ -128,7 +141,6 @@ impl<'c, 't> Asked<'c, 't> {
     }
 
     fn may_exist(&self, object: &Value) -> Result<(), Status> {
-        is_carried_out(self.context, object)?;
         if let Some(custom) = &self.context.kind.custom
             && self.context.server.served().terminating.contains(&custom.definition)
         {
@@ -137,22 +149,6 @@ impl<'c, 't> Asked<'c, 't> {
         }
         namespace_is_open(self.context, object)
     }
-}
-
-/// Kinds that would be accepted and then not do what they are for.
-const NOT_SERVED: [&str; 2] = [
-    "mutatingadmissionpolicies.admissionregistration.k8s.io",
-    "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
-];
-
-/// What extends or guards the API must not be taken for effective when it is not.
-fn is_carried_out(context: &Context<'_>, object: &Value) -> Result<(), Status> {
-    let resource = context.kind.resource_text();
-    if NOT_SERVED.contains(&resource.as_str()) {
-        let why = format!("this server does not carry out {resource} yet; it would be stored without any effect");
-        return Err(Status::forbidden(context.kind, meta(object, "name"), &why));
-    }
-    Ok(())
 }
 
 /// Nothing is created in a namespace that does not exist or is going away.

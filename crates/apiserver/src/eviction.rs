@@ -1,11 +1,13 @@
 //! pods/eviction: a deletion that asks the pod's disruption budget first (facts, section 1.14).
 
+use isopod_planner::admission::Operation;
 use isopod_schema::selector::LabelSelector;
 use isopod_schema::{Reason, Status};
 use isopod_store::{Entry, Expect, ListQuery, Outcome, Write};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+use crate::admission::Asked;
 use crate::codec;
 use crate::context::{Context, commit};
 use crate::deletion::Options;
@@ -23,6 +25,7 @@ pub(crate) async fn answer(context: &Context<'_>, body: &[u8]) -> Result<Respons
     let mut options = Options::parse(eviction.get("deleteOptions").unwrap_or(&json!({})))?;
     options.dry_run |= crate::context::dry_run(context.query.all("dryRun"))?;
     let pod = codec::decode(&context.entry(&context.info.name)?.value)?;
+    Asked::new(context, Operation::Create, &eviction, None, options.dry_run).show(&eviction).await?;
     if needs_budget(&pod) {
         spend(context, &pod, options.dry_run).await?;
     }

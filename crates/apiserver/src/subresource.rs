@@ -1,8 +1,10 @@
 //! Paths below an object that are no streams (facts, section 1.14): status, scale, binding, eviction, token, finalize.
 
+use isopod_planner::admission::Operation;
 use isopod_schema::{FieldError, Reason, Status, Verb, crd};
 use serde_json::{Value, json};
 
+use crate::admission::Asked;
 use crate::applying::Configuration;
 use crate::context::{Context, WriteOptions};
 use crate::edit::{self, Part, PatchBody};
@@ -189,6 +191,7 @@ fn selector_text(selector: &Value, plain: bool) -> String {
 async fn binding(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     let options = WriteOptions::parse(&context.query)?;
     let binding = context.decode_other("v1", "Binding", body)?;
+    Asked::new(context, Operation::Create, &binding, None, options.dry_run).show(&binding).await?;
     bind(context, &binding, &options).await?;
     let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(respond::document(201, &success, &context.shape.output))

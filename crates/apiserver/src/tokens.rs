@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use isopod_planner::admission::Operation;
 use isopod_schema::{FieldError, Status};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use rcgen::{KeyPair, PublicKeyData};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::admission::Asked;
 use crate::codec;
 use crate::config::{Config, OpenError};
 use crate::context::{Context, WriteOptions};
@@ -244,6 +246,7 @@ pub(crate) async fn answer(context: &Context<'_>, body: &[u8]) -> Result<Respons
     if audiences.is_empty() {
         audiences.push(server.tokens.issuer.clone());
     }
+    Asked::new(context, Operation::Create, &request, None, options.dry_run).show(&request).await?;
     let (token, expires) = server.tokens.sign(server, bound, audiences.clone(), seconds)?;
     request["apiVersion"] = "authentication.k8s.io/v1".into();
     request["kind"] = "TokenRequest".into();

@@ -6,6 +6,7 @@
 
 mod expressions;
 mod matching;
+mod mutation;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -100,6 +101,8 @@ pub(crate) fn check(kind: &Kind, object: &Value) -> Vec<FieldError> {
         }
         "validatingadmissionpolicies" => policy::check(object),
         "validatingadmissionpolicybindings" => policy::check_binding(object),
+        "mutatingadmissionpolicies" => policy::check_mutating(object),
+        "mutatingadmissionpolicybindings" => policy::check_mutating_binding(object),
         _ => Vec::new(),
     }
 }

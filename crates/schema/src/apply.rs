@@ -145,6 +145,23 @@ pub fn check(versions: &dyn Versions, config: &Value, api_version: &str) -> Resu
     check::check(ty, config).map_err(ApplyError::Config)
 }
 
+/// An object with what a configuration says, whoever owns what: lists by their keys, as apply does. What the
+/// configuration does not say stays.
+///
+/// # Errors
+/// What does not fit the type, and values that can be replaced as a whole only.
+pub fn merge_configuration(ty: TypeRef<'_>, object: &Value, config: &Value) -> Result<Value, String> {
+    check::check(ty, config)?;
+    let shape = Shape::Object(ty.id);
+    let place = Place::root(ty, &shape);
+    let mut units = Vec::new();
+    merge::units(place, config, "", &mut units);
+    if !units.is_empty() {
+        return Err(format!("may not mutate atomic arrays, maps or structs: {}", units.join(", ")));
+    }
+    Ok(merge::merge(place, object, config))
+}
+
 /// Applies a configuration that passed [`check`] to an object (an empty one for a creation). Neither has `managedFields`
 /// of its own: the live ones are `managers`.
 ///

@@ -4,6 +4,7 @@
 //! effects, and ends: every step costs, and the budget is given by the caller.
 
 mod check;
+mod document;
 mod eval;
 mod functions;
 mod lexer;
@@ -19,6 +20,7 @@ mod value;
 
 use crate::crd::Schema;
 
+pub(crate) use document::to_document;
 pub(crate) use types::Type;
 pub(crate) use value::Cel;
 

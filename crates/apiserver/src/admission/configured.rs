@@ -22,6 +22,8 @@ const MUTATING: &str = "mutatingwebhookconfigurations";
 const VALIDATING: &str = "validatingwebhookconfigurations";
 const POLICIES: &str = "validatingadmissionpolicies";
 const BINDINGS: &str = "validatingadmissionpolicybindings";
+const MUTATIONS: &str = "mutatingadmissionpolicies";
+const MUTATION_BINDINGS: &str = "mutatingadmissionpolicybindings";
 
 /// A webhook and the way to it.
 pub(crate) struct Hook {
@@ -36,6 +38,8 @@ pub(crate) struct Configured {
     pub(crate) validating: Vec<Hook>,
     /// Policies that are in force, with what puts them there.
     pub(crate) policies: Vec<(Policy, Vec<Binding>)>,
+    /// The same of policies that mutate.
+    pub(crate) mutations: Vec<(Policy, Vec<Binding>)>,
     revision: u64,
 }
 
@@ -43,16 +47,32 @@ impl Configured {
     fn read(server: &ApiServer) -> Result<Self, Status> {
         // What is written from here on comes as another event.
         let revision = server.store.revision();
-        let mut bindings: Vec<Binding> = objects(server, BINDINGS)?.iter().map(Binding::read).collect();
-        let mut policies = Vec::new();
-        for policy in objects(server, POLICIES)?.iter().map(Policy::read) {
-            let (own, others) = bindings.into_iter().partition(|binding: &Binding| binding.policy == policy.name);
-            bindings = others;
-            policies.push((policy, own));
-        }
-        policies.retain(|(_, bindings)| !bindings.is_empty());
-        Ok(Self { mutating: hooks(server, MUTATING)?, validating: hooks(server, VALIDATING)?, policies, revision })
+        Ok(Self {
+            mutating: hooks(server, MUTATING)?,
+            validating: hooks(server, VALIDATING)?,
+            policies: bound(server, POLICIES, BINDINGS)?,
+            mutations: bound(server, MUTATIONS, MUTATION_BINDINGS)?,
+            revision,
+        })
     }
+
+    /// Nothing is configured that could change an object.
+    pub(crate) fn changes_nothing(&self) -> bool {
+        self.mutating.is_empty() && self.mutations.is_empty()
+    }
+}
+
+/// Policies with what puts them into force.
+fn bound(server: &ApiServer, policies: &str, bindings: &str) -> Result<Vec<(Policy, Vec<Binding>)>, Status> {
+    let mut bindings: Vec<Binding> = objects(server, bindings)?.iter().map(Binding::read).collect();
+    let mut found = Vec::new();
+    for policy in objects(server, policies)?.iter().map(Policy::read) {
+        let (own, others) = bindings.into_iter().partition(|binding: &Binding| binding.policy == policy.name);
+        bindings = others;
+        found.push((policy, own));
+    }
+    found.retain(|(_, bindings)| !bindings.is_empty());
+    Ok(found)
 }
 
 /// All objects of a kind, by name.
@@ -96,7 +116,9 @@ impl Follower for Keeper {
     const WHAT: &'static str = "webhooks and policies";
 
     fn scopes(&self) -> Vec<Scope> {
-        [MUTATING, VALIDATING, POLICIES, BINDINGS].map(|plural| Scope::Prefix(prefix(plural))).to_vec()
+        [MUTATING, VALIDATING, POLICIES, BINDINGS, MUTATIONS, MUTATION_BINDINGS]
+            .map(|plural| Scope::Prefix(prefix(plural)))
+            .to_vec()
     }
 
     async fn settle(&mut self, server: &Arc<ApiServer>, _: Option<&[Arc<Event>]>) -> Result<(), Status> {

@@ -18,8 +18,26 @@ use crate::context::Context;
 use crate::convert;
 use crate::{streams, subresource};
 
-/// Subresources whose bodies are of a kind that this server does not show to webhooks and policies.
-const NOT_SHOWN: [&str; 4] = ["binding", "eviction", "token", "approval"];
+/// Subresources whose bodies are shown as they come; what the server then writes because of them is its own business.
+const WRITTEN_FOR: [&str; 3] = ["binding", "eviction", "token"];
+
+/// Kind of the body of a subresource, where that is not the object's.
+fn sent(
+    context: &Context<'_>,
+    operation: Operation,
+    subresource: &str,
+) -> Option<(&'static str, &'static str, &'static str)> {
+    match subresource {
+        "scale" => Some(("autoscaling", "v1", "Scale")),
+        "binding" => Some(("", "v1", "Binding")),
+        "eviction" => Some(("policy", "v1", "Eviction")),
+        "token" => Some(("authentication.k8s.io", "v1", "TokenRequest")),
+        other if operation == Operation::Connect => {
+            Some(("", "v1", streams::connect_kind(&context.kind.plural, other)))
+        }
+        _ => None,
+    }
+}
 
 /// What a request is in the eyes of what is configured.
 pub(super) struct Review<'a> {
@@ -56,10 +74,20 @@ fn kinds<'t>(context: &Context<'t>) -> Vec<&'t Kind> {
 /// What is configured, when there is anything and the request is of a kind that is shown.
 pub(super) fn applicable(asked: &Asked<'_, '_>) -> Option<Arc<Configured>> {
     let configured = asked.context.server.configured.borrow().clone();
-    let is_empty = configured.mutating.is_empty() && configured.validating.is_empty() && configured.policies.is_empty();
+    let is_empty = configured.changes_nothing() && configured.validating.is_empty() && configured.policies.is_empty();
     let is_hidden =
-        asked.operation != Operation::Delete && NOT_SHOWN.contains(&asked.context.info.subresource.as_str());
+        asked.operation == Operation::Update && WRITTEN_FOR.contains(&asked.context.info.subresource.as_str());
     (!is_empty && !is_hidden).then_some(configured)
+}
+
+/// The body of a subresource, saying what it is.
+pub(super) fn named(asked: &Asked<'_, '_>, body: &Value) -> Value {
+    let mut body = body.clone();
+    if let Some((group, version, kind)) = sent(asked.context, asked.operation, &asked.context.info.subresource) {
+        body["apiVersion"] = if group.is_empty() { version.into() } else { format!("{group}/{version}").into() };
+        body["kind"] = kind.into();
+    }
+    body
 }
 
 impl<'a> Review<'a> {
@@ -75,13 +103,7 @@ impl<'a> Review<'a> {
             operation: asked.operation.as_str(),
             kinds: kinds(context),
             subresource,
-            sent: match subresource {
-                "scale" => Some(("autoscaling", "v1", "Scale")),
-                other if asked.operation == Operation::Connect => {
-                    Some(("", "v1", streams::connect_kind(&context.kind.plural, other)))
-                }
-                _ => None,
-            },
+            sent: sent(context, asked.operation, subresource),
             namespace: context.namespace(),
             name: &asked.name,
             user,
@@ -158,23 +180,62 @@ impl<'a> Review<'a> {
             return Err(Status::internal(format!("admission webhook {name:?} {text}")));
         }
         let patched = patch::json_patch(&shown, &patch).map_err(Status::internal)?;
-        let decoded = decode::value(kind.root(), patched);
-        let mut made = decoded
-            .map_err(|error| Status::internal(format!("admission webhook {name:?} made no valid object: {error}")))?
-            .value;
-        defaults::apply(kind, &mut made);
-        *object = convert::to_stored(kind, made);
+        *object = taken_back(kind, patched, &format!("admission webhook {name:?}"))?;
         Ok(true)
     }
 
-    /// Asks all mutating webhooks in order; and again those that want it when others changed the object after them.
+    /// Lets one policy change the object; says whether it was concerned.
+    fn change_by_policy(
+        &self,
+        (policy, bindings): &(Policy, Vec<Binding>),
+        object: &mut Value,
+    ) -> Result<bool, Status> {
+        if object.is_null() || self.request.sent.is_some() {
+            return Ok(false);
+        }
+        let Some(kind) = policy.concerns(&self.request, &self.objects(object, self.old)) else { return Ok(false) };
+        let mut was_asked = false;
+        for binding in bindings {
+            if !binding.concerns(&self.request, &self.objects(object, self.old)) {
+                continue;
+            }
+            was_asked = true;
+            for params in self.parameters(policy, binding)? {
+                let (new, old) = (self.shown(kind, object)?, self.shown(kind, self.old)?);
+                let made = policy.mutated(&self.request, kind, &self.objects(&new, &old), &params);
+                let who = format!("policy '{}' with binding '{}'", policy.name, binding.name);
+                let made = made.and_then(|made| {
+                    made.map(|made| taken_back(kind, made, &who).map_err(|status| status.to_string())).transpose()
+                });
+                match made {
+                    Ok(Some(made)) => *object = made,
+                    Ok(None) => {}
+                    Err(why) if policy.ignores_failure => tracing::warn!(who, why, "a policy failed, which may be"),
+                    Err(why) => {
+                        let why = format!("{who} denied request: {why}");
+                        return Err(Status::forbidden(self.context.kind, self.request.name, &why));
+                    }
+                }
+            }
+        }
+        Ok(was_asked)
+    }
+
+    /// Asks all mutating policies and webhooks in order; and again those that want it when others changed the object
+    /// after them.
     pub(super) async fn mutate(
         &self,
-        hooks: &[Hook],
+        configured: &Configured,
         object: &mut Value,
         between: impl FnOnce(&mut Value) -> Result<(), Status>,
     ) -> Result<(), Status> {
+        let (policies, hooks) = (&configured.mutations, &configured.mutating);
         let before = object.clone();
+        let mut left = Vec::with_capacity(policies.len());
+        for policy in policies {
+            let was_asked = self.change_by_policy(policy, object)?;
+            left.push((was_asked && policy.0.is_reinvoked).then(|| object.clone()));
+        }
         let mut seen = Vec::with_capacity(hooks.len());
         for hook in hooks {
             let was_asked = self.change(hook, object).await?;
@@ -184,6 +245,11 @@ impl<'a> Review<'a> {
             return Ok(());
         }
         between(object)?;
+        for (policy, left) in policies.iter().zip(left) {
+            if left.is_some_and(|left| left != *object) {
+                self.change_by_policy(policy, object)?;
+            }
+        }
         for (hook, seen) in hooks.iter().zip(seen) {
             if seen.is_some_and(|seen| seen != *object) {
                 self.change(hook, object).await?;
@@ -291,6 +357,14 @@ impl<'a> Review<'a> {
         }
         Ok(found.iter().map(|object| convert::from_stored(kind, (**object).clone())).collect())
     }
+}
+
+/// What a webhook or policy made of an object, as it is stored.
+fn taken_back(kind: &Kind, made: Value, who: &str) -> Result<Value, Status> {
+    let decoded = decode::value(kind.root(), made);
+    let mut made = decoded.map_err(|error| Status::internal(format!("{who} made no valid object: {error}")))?.value;
+    defaults::apply(kind, &mut made);
+    Ok(convert::to_stored(kind, made))
 }
 
 /// What identifies a request to webhooks.

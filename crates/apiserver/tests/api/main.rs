@@ -11,6 +11,7 @@ mod deletion;
 mod harness;
 mod listing;
 mod metrics;
+mod policies;
 mod protobuf;
 mod reading;
 mod subresources;

@@ -105,11 +105,6 @@ async fn what_is_not_carried_out_is_refused_by_name() {
     let cluster = Cluster::new().await;
     cluster.create("pods", "default", pod("p")).await;
     let table = [
-        (
-            "POST /apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies".to_owned(),
-            json!({"metadata": {"name": "w"}}),
-            "does not carry out mutatingadmissionpolicies",
-        ),
         (format!("PATCH {POD}/resize"), json!({"spec": {"containers": []}}), "\"resize\" of pods is not supported"),
         (format!("PATCH {POD}/ephemeralcontainers"), json!({}), "\"ephemeralcontainers\" of pods is not supported"),
         (format!("GET {POD}/exec?command=x&stdout=1"), Value::Null, "Upgrade request required"),

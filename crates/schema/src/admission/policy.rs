@@ -5,6 +5,7 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use super::expressions::{self, Expression, Scope};
+use super::mutation::{self, Mutation};
 use super::{Matching, Objects, Request};
 use crate::cel::{Cel, Type, made_map};
 use crate::selector::LabelSelector;
@@ -15,9 +16,13 @@ use crate::walk;
 
 /// What expressions may speak of; `params` only where the policy has parameters.
 const NAMES: [&str; 6] = ["object", "oldObject", "request", "namespaceObject", "variables", "params"];
+/// The same where objects and steps of patches are made.
+const MAKING: [&str; 8] =
+    ["Object", "JSONPatch", "object", "oldObject", "request", "namespaceObject", "variables", "params"];
 
 fn names(policy: &Value) -> &'static [&'static str] {
-    if policy["spec"]["paramKind"].is_null() { &NAMES[..5] } else { &NAMES }
+    let names: &[&str] = if policy["spec"]["mutations"].is_array() { &MAKING } else { &NAMES };
+    if policy["spec"]["paramKind"].is_null() { &names[..names.len() - 1] } else { names }
 }
 
 #[derive(Debug)]
@@ -41,6 +46,9 @@ pub struct Policy {
     conditions: Vec<(String, Expression)>,
     variables: Vec<(String, Expression)>,
     validations: Vec<Validation>,
+    mutations: Vec<Mutation>,
+    /// It wants to see what others changed after it.
+    pub is_reinvoked: bool,
     /// Expressions that do not compile with this program: an older one stored them.
     broken: Option<String>,
 }
@@ -117,10 +125,9 @@ impl Policy {
         let text = |field: &str| walk::text(param, &[field]).to_owned();
         let validations: Result<Vec<Validation>, String> =
             list("validations").iter().map(|item| Validation::read(item, names)).collect();
-        let (validations, broken) = match validations {
-            Ok(validations) => (validations, None),
-            Err(why) => (Vec::new(), Some(why)),
-        };
+        let mutations: Result<Vec<Mutation>, String> =
+            list("mutations").iter().map(|item| Mutation::read(item, names)).collect();
+        let broken = validations.as_ref().err().or(mutations.as_ref().err()).cloned();
         Self {
             name: walk::text(policy, &["metadata", "name"]).to_owned(),
             parameters: (!param.is_null()).then(|| (text("apiVersion"), text("kind"))),
@@ -128,7 +135,9 @@ impl Policy {
             matching: Matching::read(&spec["matchConstraints"]),
             conditions: expressions::read(list("matchConditions"), "expression", names, &Type::Bool),
             variables: expressions::read(list("variables"), "expression", names, &Type::Dyn),
-            validations,
+            validations: validations.unwrap_or_default(),
+            mutations: mutations.unwrap_or_default(),
+            is_reinvoked: walk::text(spec, &["reinvocationPolicy"]) == "IfNeeded",
             broken,
         }
     }
@@ -170,6 +179,41 @@ impl Policy {
             }
         }
         verdicts
+    }
+
+    /// The object as the policy changes it, step by step, for one set of parameters (null when there are none); none when
+    /// its conditions do not hold.
+    ///
+    /// # Errors
+    /// What a condition or a step ran into.
+    pub fn mutated(
+        &self,
+        request: &Request<'_>,
+        kind: &Kind,
+        objects: &Objects<'_>,
+        params: &Value,
+    ) -> Result<Option<Value>, String> {
+        if let Some(why) = &self.broken {
+            return Err(why.clone());
+        }
+        let asked = Value::Object(request.document(kind));
+        let mut object = objects.object.clone();
+        for (at, mutation) in self.mutations.iter().enumerate() {
+            let documents = [
+                ("object", &object),
+                ("oldObject", objects.old),
+                ("request", &asked),
+                ("namespaceObject", objects.namespace),
+                ("params", params),
+            ];
+            let mut scope = Scope::new(&documents);
+            self.define(&mut scope);
+            if at == 0 && !expressions::all_hold(&self.conditions, &mut scope)? {
+                return Ok(None);
+            }
+            object = mutation.apply(kind, &object, &mut scope)?;
+        }
+        Ok(Some(object))
     }
 
     /// Each variable may speak of those before it. One that fails is not there.
@@ -255,6 +299,7 @@ pub(super) fn check(policy: &Value) -> Vec<FieldError> {
         ("validations", "expression", &Type::Bool),
         ("auditAnnotations", "valueExpression", &Type::Dyn),
     ];
+    let is_mutating = policy["spec"]["mutations"].is_array();
     for (field, expression, wanted) in checks {
         expressions::check(list(field), (&format!("spec.{field}"), expression), names, wanted, &mut errors);
     }
@@ -266,7 +311,7 @@ pub(super) fn check(policy: &Value) -> Vec<FieldError> {
             errors.push(FieldError::invalid(format!("spec.validations[{at}].messageExpression"), text, why));
         }
     }
-    if list("validations").is_empty() && list("auditAnnotations").is_empty() {
+    if !is_mutating && list("validations").is_empty() && list("auditAnnotations").is_empty() {
         let text = "validations or auditAnnotations must contain at least one item";
         errors.push(FieldError::required("spec.validations", text));
     }
@@ -276,13 +321,47 @@ pub(super) fn check(policy: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// The same for one that mutates.
+pub(super) fn check_mutating(policy: &Value) -> Vec<FieldError> {
+    let mut with = policy.clone();
+    // One without is named so, not taken for one that validates.
+    if !with["spec"]["mutations"].is_array() {
+        with["spec"]["mutations"] = Value::Array(Vec::new());
+    }
+    let mut errors = check(&with);
+    mutation::check(walk::items(&with, &["spec", "mutations"]), names(&with), &mut errors);
+    match walk::text(policy, &["spec", "reinvocationPolicy"]) {
+        "Never" | "IfNeeded" => {}
+        "" => errors.push(FieldError::required("spec.reinvocationPolicy", "")),
+        other => {
+            errors.push(FieldError::not_supported("spec.reinvocationPolicy", other, &["IfNeeded", "Never"]));
+        }
+    }
+    errors
+}
+
+/// The same for a binding of one that mutates.
+pub(super) fn check_mutating_binding(binding: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    check_reference(&binding["spec"], &mut errors);
+    errors
+}
+
+fn check_reference(spec: &Value, errors: &mut Vec<FieldError>) {
+    if walk::text(spec, &["policyName"]).is_empty() {
+        errors.push(FieldError::required("spec.policyName", ""));
+    }
+    let reference = &spec["paramRef"];
+    if reference.is_object() && reference["name"].is_null() == reference["selector"].is_null() {
+        errors.push(FieldError::required("spec.paramRef", "name or selector must be specified, and not both"));
+    }
+}
+
 /// The same for a binding.
 pub(super) fn check_binding(binding: &Value) -> Vec<FieldError> {
     const ACTIONS: [&str; 3] = ["Deny", "Warn", "Audit"];
     let (spec, mut errors) = (&binding["spec"], Vec::new());
-    if walk::text(spec, &["policyName"]).is_empty() {
-        errors.push(FieldError::required("spec.policyName", ""));
-    }
+    check_reference(spec, &mut errors);
     let actions = walk::items(spec, &["validationActions"]);
     if actions.is_empty() {
         errors.push(FieldError::required("spec.validationActions", "at least one validation action is required"));
@@ -295,10 +374,6 @@ pub(super) fn check_binding(binding: &Value) -> Vec<FieldError> {
     if ["Deny", "Warn"].iter().all(|action| actions.iter().any(|found| found == action)) {
         let text = "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)";
         errors.push(FieldError::invalid("spec.validationActions", Value::from(actions.to_vec()), text));
-    }
-    let reference = &spec["paramRef"];
-    if reference.is_object() && reference["name"].is_null() == reference["selector"].is_null() {
-        errors.push(FieldError::required("spec.paramRef", "name or selector must be specified, and not both"));
     }
     errors
 }

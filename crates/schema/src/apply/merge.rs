@@ -43,6 +43,25 @@ fn identified<'v>(place: Place<'_>, keys: &[String], list: &'v Value) -> Vec<Ide
     items.filter_map(|value| Some((place.identity(keys, value).ok()?, value))).collect()
 }
 
+/// Paths of values with contents that would be replaced as a whole.
+pub(super) fn units(place: Place<'_>, value: &Value, path: &str, found: &mut Vec<String>) {
+    match (place.form(value), value) {
+        (Form::Struct(ty), Value::Object(fields)) => {
+            fields
+                .iter()
+                .for_each(|(name, value)| units(place.field(ty, name), value, &format!("{path}.{name}"), found));
+        }
+        (Form::Map(item), Value::Object(fields)) => {
+            fields.iter().for_each(|(name, value)| units(place.item(item), value, &format!("{path}.{name}"), found));
+        }
+        (Form::List(_, item), Value::Array(items)) => {
+            items.iter().for_each(|value| units(place.item(item), value, &format!("{path}[]"), found));
+        }
+        (Form::Leaf, Value::Object(_) | Value::Array(_)) => found.push(path.to_owned()),
+        _ => {}
+    }
+}
+
 /// Items that both have come in the applied order. Items that only the live list has stay before the shared item that
 /// they stood before; new ones come after them.
 fn items(place: Place<'_>, keys: &[String], item: Place<'_>, live: &Value, applied: &Value) -> Value {

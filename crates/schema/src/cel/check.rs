@@ -18,6 +18,10 @@ struct Checker<'s, 'a> {
     scopes: Vec<(String, Type<'a>)>,
 }
 
+/// The type of a step of a JSON patch, which has these fields.
+const STEP: &str = "JSONPatch";
+const STEP_FIELDS: [&str; 4] = ["op", "path", "from", "value"];
+
 const TYPE_NAMES: [&str; 11] =
     ["bool", "bytes", "double", "dyn", "int", "list", "map", "null_type", "string", "type", "uint"];
 
@@ -67,7 +71,33 @@ impl<'a> Checker<'_, 'a> {
                 Type::Map(Box::new(Type::Dyn))
             }
             Node::Macro(found) => self.expand(expr.at, found)?,
+            Node::Message { ty, fields } => {
+                self.message(expr.at, ty, fields)?;
+                Type::Map(Box::new(Type::Dyn))
+            }
         })
+    }
+
+    /// Types are known by the name they begin with; below it they are named after their fields.
+    fn message(&mut self, at: usize, ty: &str, fields: &[(bool, String, Expr)]) -> Result<(), CompileError> {
+        let root = ty.split('.').next().unwrap_or_default();
+        if !self.scopes.iter().any(|(known, _)| known == root) {
+            return self.fail(at, format!("undeclared reference to '{ty}' (in container '')"));
+        }
+        for (_, name, value) in fields {
+            if ty == STEP && !STEP_FIELDS.contains(&name.as_str()) {
+                return self.fail(value.at, format!("undefined field '{name}'"));
+            }
+            let wanted = format!("{ty}.{name}");
+            if ty != STEP
+                && let Some(found) = message_types(value).into_iter().find(|found| **found != wanted)
+            {
+                let text = format!("expected type of field '{name}' is '{wanted}' but provided type is '{found}'");
+                return self.fail(value.at, text);
+            }
+            self.of(value)?;
+        }
+        Ok(())
     }
 
     fn name(&self, at: usize, name: &str) -> Result<Type<'a>, CompileError> {
@@ -249,6 +279,15 @@ impl<'a> Checker<'_, 'a> {
             Kind::Bind | Kind::OptFlatMap => body,
             Kind::OptMap => Type::Optional(Box::new(body)),
         })
+    }
+}
+
+/// The types of messages that stand here, or in a list here.
+fn message_types(expr: &Expr) -> Vec<&str> {
+    match &expr.node {
+        Node::Message { ty, .. } => vec![ty],
+        Node::List(items) => items.iter().flat_map(|(_, item)| message_types(item)).collect(),
+        _ => Vec::new(),
     }
 }
 

@@ -69,7 +69,20 @@ impl<'a, 'b> Machine<'a, 'b> {
             }
             Node::Map(fields) => self.map(fields),
             Node::Macro(found) => self.expand(found),
+            Node::Message { fields, .. } => self.message(fields),
         }
+    }
+
+    fn message(&mut self, fields: &'a [(bool, String, Expr)]) -> Outcome<'a> {
+        let mut made = Vec::with_capacity(fields.len());
+        for (optional, name, value) in fields {
+            let value = match (optional, self.eval(value)?) {
+                (true, Cel::Optional(value)) => value.as_deref().cloned(),
+                (_, value) => Some(value),
+            };
+            made.extend(value.map(|value| (Cel::Text(Cow::Borrowed(name.as_str())), value)));
+        }
+        Ok(Cel::Map(Map::Made(Rc::new(made))))
     }
 
     /// Pays for what was made, and refuses it when it is too large.

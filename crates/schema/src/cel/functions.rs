@@ -64,7 +64,7 @@ const URL: Returns = Returns::Other("kubernetes.URL");
 const ANY: usize = 64;
 
 #[rustfmt::skip]
-static GLOBAL: [Signature; 39] = [
+static GLOBAL: [Signature; 40] = [
     f("size", "", 1, 1, Returns::Int), f("int", "", 1, 1, Returns::Int), f("uint", "", 1, 1, Returns::Uint),
     f("double", "", 1, 1, Returns::Double), f("string", "", 1, 1, Returns::Text), f("bool", "", 1, 1, Returns::Bool),
     f("bytes", "", 1, 1, Returns::Bytes), f("dyn", "", 1, 1, Returns::Dyn), f("type", "", 1, 1, Returns::Other("type")),
@@ -81,7 +81,7 @@ static GLOBAL: [Signature; 39] = [
     f("sets.contains", "", 2, 2, Returns::Bool), f("sets.equivalent", "", 2, 2, Returns::Bool),
     f("sets.intersects", "", 2, 2, Returns::Bool), f("base64.encode", "", 1, 1, Returns::Text),
     f("base64.decode", "", 1, 1, Returns::Bytes), f("strings.quote", "", 1, 1, Returns::Text),
-    f("lists.range", "", 1, 1, Returns::Dyn),
+    f("lists.range", "", 1, 1, Returns::Dyn), f("jsonpatch.escapeKey", "", 1, 1, Returns::Text),
 ];
 
 #[rustfmt::skip]
@@ -223,6 +223,7 @@ fn of_one<'a>(name: &str, value: &Cel<'a>) -> Outcome<'a> {
             Ok(Cel::list((0..*end).map(Cel::Int).collect()))
         }
         ("base64.encode" | "base64.decode" | "strings.quote", value) => strings::encoding(name, value),
+        ("jsonpatch.escapeKey", Cel::Text(text)) => Ok(Cel::text(text.replace('~', "~0").replace('/', "~1"))),
         (_, Cel::Text(text)) => parse(name, text),
         ("ip", Cel::Cidr(address, _)) => Ok(Cel::Ip(*address)),
         (_, other) => overload(name, &[other]),

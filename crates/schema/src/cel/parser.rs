@@ -5,6 +5,7 @@ use regex::Regex;
 use super::CompileError;
 use super::lexer::{Kind, Token, tokens};
 use super::macros::{self, Macro};
+use super::value::unescape;
 
 /// Deepest nesting of an expression.
 const MAX_DEPTH: usize = 100;
@@ -69,9 +70,23 @@ pub(super) enum Node {
     List(Vec<(bool, Expr)>),
     Map(Vec<(bool, Expr, Expr)>),
     Macro(Box<Macro>),
+    /// `Object.spec{field: value}`: an object of a named type; optional fields are left out when they have no value.
+    Message {
+        ty: String,
+        fields: Vec<(bool, String, Expr)>,
+    },
 }
 
 impl Expr {
+    /// A chain of names, as types have.
+    fn type_name(&self) -> Option<String> {
+        match &self.node {
+            Node::Name(name) => Some(name.clone()),
+            Node::Select { of, field, optional: false } => Some(format!("{}.{field}", of.type_name()?)),
+            _ => None,
+        }
+    }
+
     /// The variable is used somewhere.
     pub(super) fn mentions(&self, variable: &str) -> bool {
         matches!(&self.node, Node::Name(name) if name == variable) || self.below().any(|expr| expr.mentions(variable))
@@ -93,6 +108,7 @@ impl Expr {
             Node::List(items) => Box::new(items.iter().map(|(_, item)| item)),
             Node::Map(fields) => Box::new(fields.iter().flat_map(|(_, key, value)| [key, value])),
             Node::Macro(found) => Box::new(found.parts()),
+            Node::Message { fields, .. } => Box::new(fields.iter().map(|(_, _, value)| value)),
         }
     }
 }
@@ -247,6 +263,9 @@ impl Parser<'_> {
                 let index = Box::new(self.expression()?);
                 self.expect("]")?;
                 of = Expr { at, node: Node::Index { of: Box::new(of), index, optional } };
+            } else if let (Kind::Mark("{"), Some(ty)) = (&self.peek().kind, of.type_name()) {
+                self.next += 1;
+                of = Expr { at: of.at, node: Node::Message { ty, fields: self.fields()? } };
             } else {
                 return Ok(of);
             }
@@ -296,6 +315,22 @@ impl Parser<'_> {
                 Err(self.unexpected())
             }
         }
+    }
+
+    fn fields(&mut self) -> Result<Vec<(bool, String, Expr)>, CompileError> {
+        let mut fields = Vec::new();
+        while !self.eat("}") {
+            let optional = self.eat("?");
+            let Kind::Name(name) = self.peek().kind.clone() else { return Err(self.unexpected()) };
+            self.next += 1;
+            self.expect(":")?;
+            fields.push((optional, unescape(&name).into_owned(), self.expression()?));
+            if !self.eat(",") {
+                self.expect("}")?;
+                break;
+            }
+        }
+        Ok(fields)
     }
 
     fn list_literal(&mut self, at: usize) -> Result<Expr, CompileError> {
