@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use isopod_types::batch::Job;
+use isopod_types::lease::Lease;
 use isopod_types::node::{ConfigMap, Namespace, Node, ServiceAccount};
 use isopod_types::own::{Cluster, FargateProfile, Host, NodeGroup};
 use isopod_types::pod::Pod;
@@ -200,6 +201,7 @@ kinds! {
     claims: PersistentVolumeClaim,
     volumes: PersistentVolume,
     classes: StorageClass,
+    leases: Lease,
     profiles: FargateProfile,
     hosts: Host,
     node_groups: NodeGroup,

@@ -109,6 +109,7 @@ impl Driver {
             placed: Placed::default(),
             ca_pem: settings.ca_pem,
             scheduling: Scheduling::default(),
+            sightings: loops::Sightings::default(),
             said: BTreeMap::new(),
             cursors: BTreeMap::new(),
             refusals: BTreeMap::new(),
@@ -299,7 +300,7 @@ impl Driver {
 
     fn changed(&mut self, changed: &Changed) {
         tracing::trace!(changed = ?changed.named(), "seen");
-        loops::touched(&mut self.state, changed).into_iter().for_each(|work| self.queue.add(work));
+        loops::touched(&mut self.state, changed, Timestamp::now()).into_iter().for_each(|work| self.queue.add(work));
     }
 
     fn put_meta(&mut self, served: &Served, meta: ObjectMeta) {

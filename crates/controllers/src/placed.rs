@@ -12,7 +12,7 @@ pub(crate) struct Placed(BTreeMap<String, BTreeSet<Key>>);
 
 impl Placed {
     /// The pods of a node.
-    pub(crate) fn on(&self, node: &str) -> impl Iterator<Item = &Key> {
+    pub(crate) fn on<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Key> + use<'a> {
         self.0.get(node).into_iter().flatten()
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Queue {
     /// Became due while busy.
     again: BTreeSet<Work>,
     later: BTreeMap<Work, Timestamp>,
+    /// The same by time: most of what is due later is due much later.
+    times: BTreeSet<(Timestamp, Work)>,
     failures: BTreeMap<Work, u32>,
 }
 
@@ -42,7 +44,14 @@ impl Queue {
 
     /// Asks for work to be done at a time at the latest.
     pub(crate) fn add_at(&mut self, work: Work, at: Timestamp) {
-        self.later.entry(work).and_modify(|earlier| *earlier = (*earlier).min(at)).or_insert(at);
+        if let Some(before) = self.later.get(&work).copied() {
+            if before <= at {
+                return;
+            }
+            self.times.remove(&(before, work.clone()));
+        }
+        self.later.insert(work.clone(), at);
+        self.times.insert((at, work));
     }
 
     /// Takes the next work; it is busy until `done`.
@@ -72,8 +81,8 @@ impl Queue {
 
     /// Makes ready what is due.
     pub(crate) fn advance(&mut self, now: Timestamp) {
-        let due: Vec<Work> = self.later.iter().filter(|(_, at)| **at <= now).map(|(work, _)| work.clone()).collect();
-        for work in due {
+        while self.times.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, work)) = self.times.pop_first() else { return };
             self.later.remove(&work);
             self.add(work);
         }
@@ -81,7 +90,7 @@ impl Queue {
 
     /// When something is due next.
     pub(crate) fn next_at(&self) -> Option<Timestamp> {
-        self.later.values().min().copied()
+        self.times.first().map(|(at, _)| *at)
     }
 }
 

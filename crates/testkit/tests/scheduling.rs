@@ -148,3 +148,37 @@ async fn claims_get_disks_where_their_pods_go() {
     cluster.wait_for(CLAIMS, "the end of both claims", none).await.unwrap();
     cluster.wait_for(VOLUMES, "the end of the volumes: there is no host to wait for", none).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn taints_drive_pods_away_when_their_patience_ends() {
+    let cluster = cluster("taints").await;
+    add_node(&cluster, "n1", "4").await;
+    let tolerant = |name: &str, seconds: Value| {
+        let mut pod = pod(name, "1");
+        let toleration = json!({"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
+        pod["spec"]["tolerations"] = json!([toleration]);
+        pod
+    };
+    let mut impatient = pod("impatient", "1");
+    // Kept after its deletion, so that what was written on it can be read.
+    impatient["metadata"]["finalizers"] = json!(["example.com/look"]);
+    for pod in [impatient, tolerant("patient", json!(1)), tolerant("always", Value::Null)] {
+        let path = format!("{PODS}/{}", pod["metadata"]["name"].as_str().unwrap());
+        cluster.create(PODS, pod).await.unwrap();
+        cluster.wait_for(&path, "a node", |pod| node_of(pod) == "n1").await.unwrap();
+    }
+    let taints = json!([{"key": "k", "effect": "NoExecute"}]);
+    cluster.patch(&format!("{NODES}/n1"), json!({"spec": {"taints": taints}})).await.unwrap();
+    let ending = |pod: &Value| pod["metadata"]["deletionTimestamp"].is_string();
+    let found = cluster.wait_for(&format!("{PODS}/impatient"), "its end", ending).await.unwrap();
+    assert_eq!(condition(&found, "DisruptionTarget")["reason"], "DeletionByTaintManager");
+    let only = |names: [&'static str; 2]| {
+        move |list: &Value| {
+            let items = list["items"].as_array().into_iter().flatten();
+            items.filter_map(|pod| pod["metadata"]["name"].as_str()).eq(names)
+        }
+    };
+    cluster.wait_for(PODS, "the patient one's end", only(["always", "impatient"])).await.unwrap();
+    let kept = cluster.get(&format!("{PODS}/always")).await.unwrap();
+    assert!(!ending(&kept));
+}

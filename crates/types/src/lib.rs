@@ -8,6 +8,7 @@ pub mod batch;
 pub mod cluster_config;
 pub mod daemonset;
 pub mod instances;
+pub mod lease;
 pub mod meta;
 pub mod names;
 pub mod node;

@@ -20,12 +20,14 @@ mod jobs;
 mod members;
 mod namespaces;
 mod nodegroups;
+mod nodes;
 mod scheduling;
 mod statefulsets;
 mod storage;
 mod workloads;
 
 pub(crate) use namespaces::{GARBAGE, NAMESPACE_END};
+pub(crate) use nodes::Sightings;
 pub(crate) use scheduling::Scheduling;
 
 /// One controller.
@@ -57,6 +59,11 @@ const LOOPS: &[Loop] = &[
     storage::VOLUMES,
     storage::EPHEMERAL,
     nodegroups::NODE_GROUPS,
+    nodes::LIFECYCLE,
+    nodes::EVICTION,
+    nodes::ORPHANS,
+    nodes::UNSCHEDULED,
+    nodes::ENDED,
 ];
 
 /// Everything decisions are made from.
@@ -70,6 +77,8 @@ pub(crate) struct State {
     pub(crate) placed: Placed,
     /// The default scheduler.
     pub(crate) scheduling: Scheduling,
+    /// When things were seen.
+    pub(crate) sightings: nodes::Sightings,
     /// What was said of claims.
     pub(crate) said: storage::Said,
     /// The address given last, per subnet.
@@ -84,8 +93,9 @@ pub(crate) fn garbage_work(uid: String) -> Work {
 }
 
 /// The work that a change of an object calls for.
-pub(crate) fn touched(state: &mut State, changed: &Changed) -> Vec<Work> {
+pub(crate) fn touched(state: &mut State, changed: &Changed, now: Timestamp) -> Vec<Work> {
     state.placed.observe(changed);
+    state.sightings.observe(changed, now);
     let mut work = state.scheduling.observe(changed);
     for one in LOOPS {
         work.extend((one.touched)(&state.cache, changed).into_iter().map(|key| Work { name: one.name, key }));

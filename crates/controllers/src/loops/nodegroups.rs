@@ -2,10 +2,10 @@
 
 use isopod_planner::Plan;
 use isopod_planner::nodegroups::{self, World};
+use isopod_types::Key;
 use isopod_types::names::{DRAINING_ANNOTATION, NODEGROUP_LABEL};
 use isopod_types::node::Node;
 use isopod_types::pod::Pod;
-use isopod_types::Key;
 use jiff::Timestamp;
 
 use super::{Loop, State};
