@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::context::Context;
 use crate::create::random;
 use crate::strategy::{meta, text};
-use crate::{codec, escalation};
+use crate::{codec, escalation, signing};
 
 use dispatch::Review;
 pub(crate) use facts::Stored;
@@ -132,6 +132,7 @@ impl<'c, 't> Asked<'c, 't> {
         if grants && self.operation != Operation::Delete {
             escalation::check(self.context, object)?;
         }
+        signing::check(self.context, self.operation, object, self.old)?;
         let facts = Stored(&self.context.server.store);
         let warnings = planner::validate(object, &self.request(), &facts).map_err(|denied| self.refusal(&denied))?;
         warnings.into_iter().for_each(|warning| self.context.warn(warning));

@@ -13,7 +13,7 @@ use crate::context::{Context, WriteOptions};
 use crate::ownership::{self, Claim};
 use crate::respond::{self, Response};
 use crate::strategy::{self, meta};
-use crate::{addresses, codec, conversion};
+use crate::{addresses, codec, conversion, signing};
 
 /// How often a generated name may meet a taken one.
 const NAME_ATTEMPTS: usize = 8;
@@ -103,6 +103,7 @@ async fn attempt(
     let uid = uuid::Uuid::new_v4().to_string();
     let owners = ownership::of_new(context, &object, claim)?;
     strategy::prepare_create(context.stored, &mut object, context.now, &uid);
+    signing::claim(context, &mut object);
     let asked = Asked::new(context, Operation::Create, &object, None, options.dry_run);
     let changed = asked.mutate(&mut object).await?;
     if changed || strategy::adds_on_create(context.stored) {
@@ -111,6 +112,7 @@ async fn attempt(
     if changed {
         // What follows from the object follows from what it has become.
         strategy::prepare_create(context.stored, &mut object, context.now, &uid);
+        signing::claim(context, &mut object);
     }
     ownership::set(&mut object, owners);
     let _reserved = addresses::allocate(context, &mut object, None)?;

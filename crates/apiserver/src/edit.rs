@@ -16,7 +16,7 @@ use crate::negotiate;
 use crate::ownership::{self, Claim};
 use crate::respond::{self, Response};
 use crate::strategy::{self, meta};
-use crate::{addresses, applying, codec, conversion, convert};
+use crate::{addresses, applying, codec, conversion, convert, signing};
 
 /// Rounds of the compare-and-set loop. Somebody else made progress in each that was lost.
 const ROUNDS: usize = 100;
@@ -204,6 +204,7 @@ pub(crate) async fn write_claimed(
         let (wanted, claim) = change(&old)?;
         check_preconditions(context, &wanted, &old)?;
         let mut new = strategy::prepare_update(context.stored, part, wanted, &old);
+        signing::prepare(context, part, &mut new, &old);
         ownership::settle(context, part, &old, &mut new, claim)?;
         let asked = Asked::new(context, Operation::Update, &new, Some(&old), options.dry_run);
         if asked.mutate(&mut new).await? {
@@ -227,6 +228,7 @@ pub(crate) async fn write_claimed(
 fn prepared_again(context: &Context<'_>, part: Part, new: Value, old: &Value) -> Result<Value, Status> {
     let managers = new["metadata"].get("managedFields").cloned();
     let mut new = strategy::prepare_update(context.stored, part, create::normalised(context, new)?, old);
+    signing::prepare(context, part, &mut new, old);
     if let Some(managers) = managers {
         strategy::metadata(&mut new).insert("managedFields".into(), managers);
     }
@@ -251,6 +253,7 @@ fn check_preconditions(context: &Context<'_>, wanted: &Value, old: &Value) -> Re
 fn check(context: &Context<'_>, part: Part, new: &Value, old: &Value) -> Result<(), Status> {
     let mut errors = strategy::check_update(new, old);
     errors.extend(match part {
+        Part::Status if context.info.subresource == "approval" => validate::update_approval(new, old),
         Part::Status => validate::update_status(context.stored, new, old),
         Part::Finalize | Part::Binding => Vec::new(),
         Part::Main => validate::update(context.stored, new, old),

@@ -49,6 +49,7 @@ mod reviews;
 mod route;
 mod selection;
 mod server;
+mod signing;
 mod strategy;
 mod streams;
 mod subresource;

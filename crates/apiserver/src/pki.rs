@@ -11,6 +11,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use isopod_store::Sealer;
+use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
@@ -20,11 +21,14 @@ use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificat
 
 use crate::config::{Config, OpenError};
 use crate::encryption;
+use crate::signing::Wanted;
 use crate::user::MASTERS;
 
 const AUTHORITY_DAYS: i64 = 3_650;
 const LEAF_DAYS: i64 = 730;
 /// A certificate with less time left is made anew when the server opens.
+/// Certificates for others begin a little earlier: their clocks may be behind.
+const BACKDATED_SECONDS: i64 = 300;
 const RENEW_DAYS: i64 = 90;
 /// Name of this server's certificate for extensions of the API.
 pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
@@ -133,6 +137,22 @@ impl Pki {
         let sealer = sealer(&files)?;
         let cluster_name = config.cluster_name.clone();
         Ok(Self { ca, serving, administrator, front_proxy_ca, front_proxy, token_key_pem, sealer, cluster_name })
+    }
+
+    /// Signs what may be signed; the certificate in PEM. It ends when this authority does, at the latest.
+    ///
+    /// # Errors
+    /// Why it could not be signed.
+    pub(crate) fn sign(&self, wanted: Wanted, now: Timestamp) -> Result<String, String> {
+        let shown = |error: rcgen::Error| error.to_string();
+        let ends = authority_end(&self.ca.certificate_pem).ok_or("the authority's certificate cannot be read")?;
+        let time = |seconds: i64| OffsetDateTime::from_unix_timestamp(seconds).map_err(|error| error.to_string());
+        let mut request = wanted.request;
+        request.params.not_before = time(now.as_second() - BACKDATED_SECONDS)?;
+        request.params.not_after = time((now.as_second() + wanted.seconds).min(ends))?;
+        let key = KeyPair::from_pem(&self.ca.key_pem).map_err(shown)?;
+        let issuer = Issuer::from_ca_cert_pem(&self.ca.certificate_pem, key).map_err(shown)?;
+        request.signed_by(&issuer).map(|certificate| certificate.pem()).map_err(shown)
     }
 
     /// A kubeconfig with the administrator's certificate inside.
@@ -264,6 +284,12 @@ fn leaf(
     let identity = Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() };
     files.write_identity(name, &identity)?;
     Ok(identity)
+}
+
+/// When a certificate ends, in seconds since 1970.
+fn authority_end(certificate_pem: &str) -> Option<i64> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).ok()?;
+    Some(pem.parse_x509().ok()?.validity().not_after.timestamp())
 }
 
 fn is_good(certificate_pem: &str, names: &[String]) -> bool {

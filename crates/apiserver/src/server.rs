@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::pki::Pki;
 use crate::tokens::Tokens;
 use crate::user::UserInfo;
-use crate::{bootstrap, forward, upkeep};
+use crate::{bootstrap, forward, signing, upkeep};
 
 /// Reads at once, besides watches and streams; upstream's default.
 pub(crate) const READS_IN_FLIGHT: usize = 400;
@@ -162,7 +162,8 @@ async fn follow(server: &Arc<ApiServer>) -> Result<(), Status> {
     configured::start(server).await?;
     quota::start(server).await?;
     addresses::objects::start(server).await?;
-    aggregation::start(server).await
+    aggregation::start(server).await?;
+    signing::start(server).await
 }
 
 impl std::fmt::Debug for ApiServer {

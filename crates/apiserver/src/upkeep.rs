@@ -1,4 +1,5 @@
-//! What the server does by itself as time passes: old history is compacted, old events are removed. Ends with the
+//! What the server does by itself as time passes: old history is compacted, old events and signing
+//! requests are removed. Ends with the
 //! server.
 
 use std::sync::{Arc, Weak};
@@ -8,10 +9,10 @@ use isopod_store::{Entry, Expect, ListQuery, Write};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::codec;
 use crate::context::commit;
 use crate::server::ApiServer;
 use crate::strategy::{meta, text};
+use crate::{codec, signing};
 
 const PERIOD: Duration = Duration::from_secs(60);
 /// History is kept for at least this many periods: continue tokens and watches can go back so far.
@@ -36,6 +37,7 @@ async fn run(server: Weak<ApiServer>) {
             tracing::error!(%error, "the store could not be compacted");
         }
         expire_events(&server).await;
+        signing::expire(&server).await;
     }
 }
 

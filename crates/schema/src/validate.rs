@@ -13,6 +13,7 @@ mod pod_spec;
 mod rbac;
 mod service;
 mod shape;
+mod signing;
 mod volume;
 mod workload;
 
@@ -225,12 +226,22 @@ pub fn update_status(kind: &Kind, object: &Value, old: &Value) -> Vec<FieldError
     if kind.is("", "pods") {
         pod::update_status(object, old, &mut errors);
     }
+    if kind.is("certificates.k8s.io", "certificatesigningrequests") {
+        signing::update_status(object, old, false, &mut errors);
+    }
     if kind.is(crd::GROUP, crd::PLURAL) {
         crd::stored_versions(object, &mut errors.list);
     }
     if kind.custom.is_some() {
         rules(kind, object, Some(old), &mut errors);
     }
+    errors.list
+}
+
+/// Checks a change that came through the `approval` subresource of a CertificateSigningRequest.
+pub fn update_approval(object: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    signing::update_status(object, old, true, &mut errors);
     errors.list
 }
 

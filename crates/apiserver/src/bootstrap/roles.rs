@@ -86,6 +86,13 @@ const NODE: [RuleText; 10] = [
     "coordination.k8s.io | leases | get create update patch delete",
 ];
 
+/// The API server's own signers.
+const SIGNER: [RuleText; 3] = [
+    "certificates.k8s.io | certificatesigningrequests | get list watch",
+    "certificates.k8s.io | certificatesigningrequests/approval certificatesigningrequests/status | update",
+    "certificates.k8s.io | signers | approve sign",
+];
+
 const BASIC_USER: [RuleText; 2] = [
     "authorization.k8s.io | selfsubjectaccessreviews selfsubjectrulesreviews | create",
     "authentication.k8s.io | selfsubjectreviews | create",
@@ -98,7 +105,7 @@ const ISSUER_PATHS: &str =
     "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/";
 
 /// Role and the subjects it is given to: `Group:NAME` or `User:NAME`.
-const BINDINGS: [(&str, &str); 8] = [
+const BINDINGS: [(&str, &str); 10] = [
     ("cluster-admin", "Group:system:masters"),
     ("system:discovery", "Group:system:authenticated"),
     ("system:basic-user", "Group:system:authenticated"),
@@ -106,6 +113,8 @@ const BINDINGS: [(&str, &str); 8] = [
     ("system:service-account-issuer-discovery", "Group:system:serviceaccounts"),
     ("system:isopod:controllers", "User:system:isopod:controllers Group:system:isopod:controllers"),
     ("system:isopod:host-agent", "User:system:isopod:host-agent Group:system:isopod:host-agents"),
+    ("system:isopod:signer", "User:system:isopod:signer"),
+    ("system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", "Group:system:nodes"),
     ("system:node", ""),
 ];
 
@@ -127,6 +136,15 @@ pub(super) fn all() -> Vec<Value> {
                 rule("authentication.k8s.io | tokenreviews | create"),
                 rule("authorization.k8s.io | subjectaccessreviews | create"),
             ],
+        ),
+        ("system:isopod:signer", SIGNER.into_iter().map(rule).collect()),
+        (
+            "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+            vec![rule("certificates.k8s.io | certificatesigningrequests/nodeclient | create")],
+        ),
+        (
+            "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+            vec![rule("certificates.k8s.io | certificatesigningrequests/selfnodeclient | create")],
         ),
         ("system:isopod:controllers", CONTROLLERS.into_iter().map(rule).collect()),
         ("system:isopod:host-agent", HOST_AGENT.into_iter().map(rule).collect()),

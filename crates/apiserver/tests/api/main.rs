@@ -14,6 +14,7 @@ mod metrics;
 mod policies;
 mod protobuf;
 mod reading;
+mod signing;
 mod subresources;
 mod watching;
 mod writing;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Errors, FieldError, extension, network, workload};
+use super::{Errors, FieldError, extension, network, signing, workload};
 use crate::admission;
 use crate::names;
 use crate::table::Kind;
@@ -20,6 +20,7 @@ pub(super) fn check(kind: &Kind, object: &Value, errors: &mut Errors) {
         "leases" => lease(object, errors),
         "ingresses" => ingress(object, errors),
         "apiservices" => extension::check(object, errors),
+        "certificatesigningrequests" => signing::check(object, errors),
         "endpointslices" => {
             let endpoints = walk::items(object, &["endpoints"]).len();
             if endpoints > MAX_ENDPOINTS {
