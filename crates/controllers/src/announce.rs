@@ -1,21 +1,24 @@
-//! What is said about pods that an owner made or could not make. Says it to nobody by itself.
+//! What is said about pods and Jobs that an owner made or could not make. Says it to nobody by itself.
 
 use isopod_planner::{Reason, Target};
 use isopod_types::Key;
 use serde_json::Value;
 
-/// Kinds of owners that make pods: group, version, kind, plural, and who speaks for them.
+/// Kinds of owners: group, version, kind, plural, and who speaks for them.
 const OWNERS: &[(&str, &str, &str, &str, &str)] = &[
     ("apps", "v1", "ReplicaSet", "replicasets", "replicaset-controller"),
     ("", "v1", "ReplicationController", "replicationcontrollers", "replication-controller"),
     ("apps", "v1", STATEFUL, "statefulsets", "statefulset-controller"),
     ("apps", "v1", "DaemonSet", "daemonsets", "daemonset-controller"),
     ("batch", "v1", "Job", "jobs", "job-controller"),
+    ("batch", "v1", CRON, "cronjobs", "cronjob-controller"),
 ];
+/// The kind that makes Jobs.
+const CRON: &str = "CronJob";
 /// The kind whose pods have names of their own, and whose events are worded in its own way.
 const STATEFUL: &str = "StatefulSet";
 
-/// An event about the owner of a pod.
+/// An event about an owner.
 #[derive(Debug)]
 pub(crate) struct Announcement {
     /// The owner.
@@ -26,9 +29,9 @@ pub(crate) struct Announcement {
     pub(crate) reason: Reason,
 }
 
-/// The controlling owner of a pod that is to be created, and the name of its controller.
+/// The controlling owner of an object that is to be created, and the name of its controller.
 fn owner(target: &Target, pod: &Value) -> Option<(Target, &'static str)> {
-    if target.kind != "Pod" {
+    if !matches!(target.kind, "Pod" | "Job") {
         return None;
     }
     let owner = pod["metadata"]["ownerReferences"].as_array()?.iter().find(|owner| owner["controller"] == true)?;
@@ -39,24 +42,26 @@ fn owner(target: &Target, pod: &Value) -> Option<(Target, &'static str)> {
     Some((about, component))
 }
 
-/// A pod was made; this is how the API answered.
+/// An object was made; this is how the API answered.
 pub(crate) fn created(target: &Target, pod: &Value, answer: &Value) -> Option<Announcement> {
     let (about, component) = owner(target, pod)?;
     let name = answer["metadata"]["name"].as_str().unwrap_or_default();
     let text = match about.kind {
         STATEFUL => format!("create Pod {name} in StatefulSet {} successful", about.key.name),
+        CRON => format!("Created job {name}"),
         _ => format!("Created pod: {name}"),
     };
     Some(Announcement { about, component, reason: Reason::normal("SuccessfulCreate", text) })
 }
 
-/// A pod was refused, with these words.
+/// An object was refused, with these words.
 pub(crate) fn refused(target: &Target, pod: &Value, words: &str) -> Option<Announcement> {
     let (about, component) = owner(target, pod)?;
     let text = match about.kind {
         STATEFUL => {
             format!("create Pod {} in StatefulSet {} failed error: {words}", target.key.name, about.key.name)
         }
+        CRON => format!("Error creating job: {words}"),
         _ => format!("Error creating: {words}"),
     };
     Some(Announcement { about, component, reason: Reason::warning("FailedCreate", text) })
@@ -92,6 +97,7 @@ mod tests {
                 "create Pod o-0 in StatefulSet o failed error: no",
             ]),
         );
+        check("CronJob", Some(["cronjob-controller", "Created job o-0", "Error creating job: no"]));
         check("Tab", None);
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use isopod_types::batch::Job;
+use isopod_types::batch::{CronJob, Job};
+use isopod_types::daemonset::DaemonSet;
 use isopod_types::lease::Lease;
 use isopod_types::node::{ConfigMap, Namespace, Node, ServiceAccount};
 use isopod_types::own::{Cluster, FargateProfile, Host, NodeGroup};
@@ -78,8 +79,8 @@ impl<K: Object> Kind<K> {
     fn put(&mut self, object: K) -> Option<Change<K>> {
         let key = object.key();
         let before = self.objects.get(&key);
-        if before.is_some_and(|before| revision(before) >= revision(&object) && before.meta().uid == object.meta().uid)
-        {
+        // An earlier object of the same name is older, too: revisions are those of the whole store.
+        if before.is_some_and(|before| revision(before) >= revision(&object)) {
             return None;
         }
         if before.is_none() && self.gone.contains(&object.meta().uid) {
@@ -97,8 +98,14 @@ impl<K: Object> Kind<K> {
     fn remove(&mut self, key: &Key) -> Option<Change<K>> {
         let before = self.objects.remove(key)?;
         self.unindex(key, &owner_uid(&before));
-        self.gone.add(&before.meta().uid);
         Some(Change { before: Some(before), after: None })
+    }
+
+    /// As `remove`, for the one object of that name that is known to be gone for good.
+    fn end(&mut self, key: &Key, uid: &str) -> Option<Change<K>> {
+        self.gone.add(uid);
+        let found = self.objects.get(key)?;
+        (found.meta().uid == uid).then(|| self.remove(key))?
     }
 
     fn unindex(&mut self, key: &Key, owner: &str) {
@@ -175,6 +182,14 @@ macro_rules! kinds {
                 }
             }
 
+            /// Takes an object out that is known to be gone for good.
+            pub(crate) fn end(&mut self, kind: &str, key: &Key, uid: &str) -> Option<Changed> {
+                match kind {
+                    $($type::KIND => self.$field.end(key, uid).map(Changed::$type),)*
+                    _ => None,
+                }
+            }
+
             /// Keys of all objects of a kind.
             pub(crate) fn keys(&self, kind: &str) -> Vec<Key> {
                 match kind {
@@ -196,8 +211,10 @@ kinds! {
     replica_sets: ReplicaSet,
     replication_controllers: ReplicationController,
     stateful_sets: StatefulSet,
+    daemon_sets: DaemonSet,
     revisions: ControllerRevision,
     jobs: Job,
+    cron_jobs: CronJob,
     claims: PersistentVolumeClaim,
     volumes: PersistentVolume,
     classes: StorageClass,
@@ -240,12 +257,15 @@ mod tests {
     #[test]
     fn what_is_gone_does_not_come_back_by_an_old_answer() {
         let mut cache = Cache::default();
+        let key = Key::new("x", "a");
         cache.put("Pod", &pod("a", "5", None));
-        cache.remove("Pod", &Key::new("x", "a"));
+        assert!(cache.end("Pod", &key, "a").is_some());
         assert!(cache.put("Pod", &pod("a", "6", None)).is_none());
         let mut next = pod("a", "7", None);
         next["metadata"]["uid"] = json!("another");
         assert!(cache.put("Pod", &next).is_some());
+        assert!(cache.end("Pod", &key, "a").is_none(), "the end of the one is not the end of the other");
+        assert!(cache.pods.get(&key).is_some());
     }
 
     #[test]

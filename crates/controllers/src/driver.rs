@@ -261,8 +261,8 @@ impl Driver {
         for (kind, document) in outcome.written {
             self.put(kind, &document);
         }
-        for (kind, key) in outcome.gone {
-            self.remove(kind, &key);
+        for (kind, key, uid) in outcome.gone {
+            self.end(kind, &key, &uid);
         }
         for target in &outcome.not_created {
             if let Some(key) = loops::assumed_node(target) {
@@ -289,6 +289,15 @@ impl Driver {
         let served = self.served.iter().find(|served| served.kind == kind).copied();
         if let (Some(served), Ok(meta)) = (served, ObjectMeta::deserialize(&document["metadata"])) {
             self.put_meta(&served, meta);
+        }
+    }
+
+    /// An object is known to be gone. Without a UID whatever has its name is.
+    fn end(&mut self, kind: &str, key: &Key, uid: &str) {
+        if uid.is_empty() {
+            self.remove(kind, key);
+        } else if let Some(changed) = self.state.cache.end(kind, key, uid) {
+            self.changed(&changed);
         }
     }
 
@@ -326,7 +335,7 @@ impl Driver {
     fn take_in(&mut self, seen: Seen) {
         match seen {
             Seen::Object { kind, document } => self.put(kind, &document),
-            Seen::Gone { kind, key } => self.remove(kind, &key),
+            Seen::Gone { kind, key, uid } => self.end(kind, &key, &uid),
             Seen::Complete { kind, keys } => {
                 let vanished: Vec<Key> =
                     self.state.cache.keys(kind).into_iter().filter(|key| !keys.contains(key)).collect();
@@ -334,13 +343,13 @@ impl Driver {
                 self.complete(("object", kind));
             }
             Seen::Meta { served, meta } => self.put_meta(&served, meta),
-            Seen::MetaGone { served, key } => {
-                let touched = self.state.metadata.end(&served, &key);
+            Seen::MetaGone { served, key, uid } => {
+                let touched = self.state.metadata.end(&served, &key, &uid);
                 self.touch_garbage(touched, &key.namespace);
             }
             Seen::MetaComplete { served, keys } => {
                 for key in self.state.metadata.keys(&served).into_iter().filter(|key| !keys.contains(key)) {
-                    let touched = self.state.metadata.end(&served, &key);
+                    let touched = self.state.metadata.remove(&served, &key);
                     self.touch_garbage(touched, &key.namespace);
                 }
                 self.complete((served.group, served.kind));

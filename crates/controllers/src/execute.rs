@@ -21,8 +21,8 @@ const PARALLEL_WRITES: usize = 32;
 pub(crate) struct Outcome {
     /// Objects as they are after the writes, with their kinds.
     pub(crate) written: Vec<(&'static str, Value)>,
-    /// Objects that turned out to be gone.
-    pub(crate) gone: Vec<(&'static str, Key)>,
+    /// Objects that turned out to be gone: kind, key, and UID if it is known.
+    pub(crate) gone: Vec<(&'static str, Key, String)>,
     /// Targets of creations that failed.
     pub(crate) not_created: Vec<Target>,
     /// Why the API refused a creation.
@@ -104,7 +104,7 @@ impl Executor {
         match write {
             // What waited for nothing but its finalizers is gone with the last of them.
             Write::Patch { target, .. } if is_deleting(&answer) && !still_there(&answer) => {
-                outcome.gone.push((target.kind, target.key.clone()));
+                outcome.gone.push(ended(target));
             }
             Write::Create { target, .. } | Write::Patch { target, .. } | Write::FinalizeNamespace { target } => {
                 outcome.written.push((target.kind, answer));
@@ -113,7 +113,7 @@ impl Executor {
                 true if answer["kind"] == target.kind && still_there(&answer) => {
                     outcome.written.push((target.kind, answer))
                 }
-                _ => outcome.gone.push((target.kind, target.key.clone())),
+                _ => outcome.gone.push(ended(target)),
             },
             Write::Evict { .. } | Write::Bind { .. } | Write::Event { .. } => {}
         }
@@ -139,7 +139,7 @@ impl Executor {
                 | Write::Bind { target, .. },
                 404,
             ) => {
-                return Outcome { gone: vec![(target.kind, target.key.clone())], ..Outcome::default() };
+                return Outcome { gone: vec![ended(target)], ..Outcome::default() };
             }
             _ => {}
         }
@@ -212,6 +212,10 @@ impl Executor {
 fn still_there(answer: &Value) -> bool {
     let waits = answer["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty());
     waits || answer["metadata"]["deletionGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds > 0)
+}
+
+fn ended(target: &Target) -> (&'static str, Key, String) {
+    (target.kind, target.key.clone(), target.uid.clone())
 }
 
 fn is_deleting(answer: &Value) -> bool {

@@ -80,6 +80,11 @@ impl Metadata {
             return Vec::new();
         }
         let identity = (served.group, served.kind, meta.key());
+        let revision = |meta: &ObjectMeta| meta.resource_version.parse::<u64>().unwrap_or(0);
+        let known = self.uids.get(&identity).and_then(|uid| self.graph.get(uid));
+        if known.is_some_and(|known| known.meta.uid != meta.uid && revision(&known.meta) > revision(&meta)) {
+            return Vec::new();
+        }
         let mut touched = match self.uids.insert(identity, meta.uid.clone()) {
             Some(old) if old != meta.uid => self.forget(&old),
             _ => Vec::new(),
@@ -99,12 +104,11 @@ impl Metadata {
         uid.map(|uid| self.forget(&uid)).unwrap_or_default()
     }
 
-    /// As `remove`, for an object that is known to be gone for good.
-    pub(crate) fn end(&mut self, served: &Served, key: &Key) -> Vec<String> {
-        if let Some(uid) = self.uids.get(&(served.group, served.kind, key.clone())) {
-            self.gone.add(uid);
-        }
-        self.remove(served, key)
+    /// As `remove`, for the one object that is known to be gone for good.
+    pub(crate) fn end(&mut self, served: &Served, key: &Key, uid: &str) -> Vec<String> {
+        self.gone.add(uid);
+        let identity = (served.group, served.kind, key.clone());
+        if self.uids.get(&identity).is_some_and(|found| found == uid) { self.remove(served, key) } else { Vec::new() }
     }
 
     fn forget(&mut self, uid: &str) -> Vec<String> {
@@ -152,7 +156,9 @@ mod tests {
         all.put(&PODS, meta("a", "2"));
         assert_eq!(all.left_in("x").len(), 1);
         assert_eq!(all.left_in("x")[0].target.uid, "2");
-        all.end(&PODS, &Key::new("x", "a"));
+        all.end(&PODS, &Key::new("x", "a"), "1");
+        assert_eq!(all.left_in("x").len(), 1, "the end of the one is not the end of the other");
+        all.end(&PODS, &Key::new("x", "a"), "2");
         assert!(all.left_in("x").is_empty() && all.keys(&PODS).is_empty());
         all.put(&PODS, meta("a", "2"));
         assert!(all.left_in("x").is_empty(), "an old answer does not bring it back");

@@ -17,18 +17,17 @@ use crate::graph::Served;
 
 /// Something a watch saw.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "short-lived, moved once from a watch into the driver")]
 pub(crate) enum Seen {
     /// A whole object of a kind that plans read.
     Object { kind: &'static str, document: Value },
     /// One of those is gone.
-    Gone { kind: &'static str, key: Key },
+    Gone { kind: &'static str, key: Key, uid: String },
     /// Everything of that kind was seen; what is not among these keys is gone.
     Complete { kind: &'static str, keys: BTreeSet<Key> },
     /// Metadata of an object of any kind.
     Meta { served: Served, meta: ObjectMeta },
     /// That object is gone.
-    MetaGone { served: Served, key: Key },
+    MetaGone { served: Served, key: Key, uid: String },
     /// As `Complete`, for metadata.
     MetaComplete { served: Served, keys: BTreeSet<Key> },
     /// A definition of a custom kind; with the kind when it is served.
@@ -170,7 +169,9 @@ impl Translation {
             }
             Event::InitDone => Some(Seen::Complete { kind, keys: std::mem::take(&mut self.initial) }),
             Event::Apply(object) => Some(Seen::Object { kind, document: document(object) }),
-            Event::Delete(object) => Some(Seen::Gone { kind, key: key_of(&object) }),
+            Event::Delete(object) => {
+                Some(Seen::Gone { kind, key: key_of(&object), uid: object.metadata.uid.unwrap_or_default() })
+            }
         }
     }
 
@@ -189,7 +190,9 @@ impl Translation {
             }
             Event::InitDone => Some(Seen::MetaComplete { served, keys: std::mem::take(&mut self.initial) }),
             Event::Apply(object) => Some(Seen::Meta { served, meta: meta(object)? }),
-            Event::Delete(object) => Some(Seen::MetaGone { served, key: key_of(&object) }),
+            Event::Delete(object) => {
+                Some(Seen::MetaGone { served, key: key_of(&object), uid: object.metadata.uid.unwrap_or_default() })
+            }
         }
     }
 }

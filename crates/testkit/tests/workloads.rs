@@ -137,3 +137,90 @@ async fn a_job_that_is_deleted_lets_its_running_pods_go() {
     cluster.wait_for(PODS, "no pods", |pods| names(pods).is_empty()).await.unwrap();
     cluster.wait_for(&path, "no job", Value::is_null).await.unwrap();
 }
+
+/// Makes a node that answers without running anything, and a namespace that no profile matches.
+async fn make_worker(cluster: &TestCluster, name: &str) {
+    cluster.create("/api/v1/nodes", json!({"metadata": {"name": name, "labels": {"os": "linux"}}})).await.unwrap();
+    let allocatable = json!({"cpu": "4", "memory": "8Gi", "pods": "110"});
+    let status = json!({"status": {"capacity": allocatable, "allocatable": allocatable, "conditions": [{"type": "Ready", "status": "True"}]}});
+    cluster.patch(&format!("/api/v1/nodes/{name}/status"), status).await.unwrap();
+}
+
+/// Says of every pod that is bound that it is ready, as a node agent would.
+async fn make_ready(cluster: &TestCluster, pods: &str) {
+    for pod in cluster.list(pods).await {
+        if pod["spec"]["nodeName"].is_string() && pod["status"]["phase"] != "Running" {
+            let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+            let path = format!("{pods}/{}/status", pod["metadata"]["name"].as_str().unwrap());
+            // A pod may be gone by now.
+            drop(cluster.patch(&path, json!({"status": {"phase": "Running", "conditions": ready}})).await);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_set_has_a_pod_on_every_worker_and_none_on_fargate() {
+    let (cluster, _agent) = cluster("daemons").await;
+    cluster.create("/api/v1/namespaces", json!({"metadata": {"name": "system"}})).await.unwrap();
+    let account = "/api/v1/namespaces/system/serviceaccounts/default";
+    cluster.wait_for(account, "the service account", |found| found["metadata"]["name"] == "default").await.unwrap();
+    make_worker(&cluster, "worker-1").await;
+    make_worker(&cluster, "worker-2").await;
+    let serve =
+        json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "busybox", "command": ["serve"]}]});
+    let alone = json!({"metadata": {"name": "alone"}, "spec": serve});
+    cluster.create(PODS, alone).await.unwrap();
+    cluster
+        .wait_for(&format!("{PODS}/alone"), "a Fargate pod", |pod| pod["status"]["phase"] == "Running")
+        .await
+        .unwrap();
+    let mut daemon = template(&["serve"], "Always");
+    daemon["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
+    let sets = "/apis/apps/v1/namespaces/system/daemonsets";
+    let spec = json!({"selector": selector(), "template": daemon});
+    cluster.create(sets, json!({"metadata": {"name": "agent"}, "spec": spec})).await.unwrap();
+    let (path, pods) = (format!("{sets}/agent"), "/api/v1/namespaces/system/pods");
+    let bound = |list: &Value| {
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        items.len() == 2 && items.iter().all(|pod| pod["spec"]["nodeName"].is_string())
+    };
+    let found = cluster.wait_for(pods, "a pod on each worker", bound).await.unwrap();
+    let mut nodes: Vec<&str> =
+        found["items"].as_array().unwrap().iter().filter_map(|pod| pod["spec"]["nodeName"].as_str()).collect();
+    nodes.sort_unstable();
+    assert_eq!(nodes, ["worker-1", "worker-2"]);
+    make_ready(&cluster, pods).await;
+    let set = cluster.wait_for(&path, "2 available", field("/status/numberAvailable", 2)).await.unwrap();
+    assert_eq!(set["status"]["desiredNumberScheduled"], 2, "the Fargate node does not count: {set}");
+    make_worker(&cluster, "worker-3").await;
+    cluster.wait_for(&path, "the third", field("/status/currentNumberScheduled", 3)).await.unwrap();
+    cluster.delete(&path).await.unwrap();
+    let gone = |list: &Value| {
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        items.iter().all(|pod| pod["metadata"]["deletionTimestamp"].is_string())
+    };
+    cluster.wait_for(pods, "no daemon stays", gone).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cron_job_starts_jobs_and_remembers() {
+    let (cluster, _agent) = cluster("cron").await;
+    let crons = "/apis/batch/v1/namespaces/default/cronjobs";
+    let jobs =
+        json!({"metadata": {"labels": {"from": "cron"}}, "spec": {"template": template(&["exit", "0"], "Never")}});
+    let spec = json!({"schedule": "@every 1s", "concurrencyPolicy": "Forbid", "jobTemplate": jobs});
+    cluster.create(crons, json!({"metadata": {"name": "tick"}, "spec": spec})).await.unwrap();
+    let path = format!("{crons}/tick");
+    let succeeded = |cron: &Value| cron["status"]["lastSuccessfulTime"].is_string();
+    let cron = cluster.wait_for(&path, "a success", succeeded).await.unwrap();
+    assert!(cron["status"]["lastScheduleTime"].is_string(), "{cron}");
+    cluster.patch(&path, json!({"spec": {"suspend": true}})).await.unwrap();
+    let job = &cluster.list(JOBS).await[0];
+    assert_eq!(
+        (&job["metadata"]["labels"]["from"], &job["metadata"]["ownerReferences"][0]["name"]),
+        (&json!("cron"), &json!("tick"))
+    );
+    cluster.delete(&path).await.unwrap();
+    cluster.wait_for(JOBS, "no job", |found| names(found).is_empty()).await.unwrap();
+    cluster.wait_for(PODS, "no pod", |found| names(found).is_empty()).await.unwrap();
+}

@@ -15,6 +15,8 @@ use crate::graph::Metadata;
 use crate::placed::Placed;
 use crate::queue::Work;
 
+mod cronjobs;
+mod daemonsets;
 mod fargate;
 mod jobs;
 mod members;
@@ -46,6 +48,8 @@ const LOOPS: &[Loop] = &[
     workloads::REPLICA_SETS,
     workloads::REPLICATION_CONTROLLERS,
     statefulsets::STATEFUL_SETS,
+    daemonsets::DAEMON_SETS,
+    cronjobs::CRON_JOBS,
     jobs::JOBS,
     jobs::ABANDONED,
     jobs::EXPIRY,

@@ -6,7 +6,7 @@ use isopod_types::storage::PersistentVolumeClaim;
 use isopod_types::{Key, Object};
 use jiff::Timestamp;
 
-use super::members::{candidates, owners};
+use super::members::{candidates, owners, revisions};
 use super::{Loop, State};
 use crate::cache::{Cache, Changed};
 
@@ -35,10 +35,7 @@ fn decide(state: &mut State, key: &Key, now: Timestamp) -> Plan {
     let cache = &state.cache;
     let Some(set) = cache.stateful_sets.get(key) else { return Plan::nothing() };
     let pods = candidates(&cache.pods, &set.metadata);
-    let mut revisions = candidates(&cache.revisions, &set.metadata);
-    let named = cache.revisions.get(&Key::new(&*key.namespace, revision_name(set)));
-    revisions
-        .extend(named.filter(|found| found.metadata.controller().is_some_and(|owner| owner.uid != set.metadata.uid)));
+    let revisions = revisions(cache, &set.metadata, revision_name(set));
     let claims: Vec<&PersistentVolumeClaim> = if set.spec.volume_claim_templates.is_empty() {
         Vec::new()
     } else {
