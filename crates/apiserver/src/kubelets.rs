@@ -1,6 +1,7 @@
 //! The way from the API server to the node agents: a trait that the binary implements. Only for logs, exec,
 //! attach, port-forward and what is proxied; all else goes through objects.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
@@ -118,6 +119,37 @@ pub struct ExecSession {
     pub output: mpsc::Receiver<ExecOutput>,
 }
 
+/// What something has used until a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// When it was measured: nanoseconds since the Unix epoch, by the guest's clock.
+    pub at_unix_nanos: i64,
+    /// Processor time used since it began, nanoseconds.
+    pub cpu_nanos: u64,
+    /// Memory in use that could not be had otherwise, bytes.
+    pub memory_bytes: u64,
+}
+
+/// What the containers of a pod have used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodUsage {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// Running containers by name.
+    pub containers: BTreeMap<String, Usage>,
+}
+
+/// What a node and its pods have used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeUsage {
+    /// The node's machine.
+    pub whole: Usage,
+    /// Its pods.
+    pub pods: Vec<PodUsage>,
+}
+
 /// Reaches node agents.
 #[async_trait]
 pub trait Kubelets: Send + Sync {
@@ -138,6 +170,12 @@ pub trait Kubelets: Send + Sync {
     /// # Errors
     /// When the node cannot be reached or nothing listens.
     async fn port_forward(&self, node: &str, request: PortForwardRequest) -> Result<Box<dyn Duplex>, Status>;
+
+    /// What a node and its pods have used until now.
+    ///
+    /// # Errors
+    /// When the node cannot be reached.
+    async fn usage(&self, node: &str) -> Result<NodeUsage, Status>;
 
     /// Connects to an address of the cluster's network: a pod's, or where an extension of the API is served. From where
     /// the server runs that is an ordinary connection, unless an implementation knows a better way.

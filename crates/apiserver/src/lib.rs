@@ -55,6 +55,7 @@ mod streams;
 mod subresource;
 mod tokens;
 mod upkeep;
+mod usage;
 mod user;
 mod watch;
 
@@ -63,7 +64,8 @@ pub use config::{Clock, Config, OpenError};
 pub use door::InProcess;
 pub use isopod_schema::Status;
 pub use kubelets::{
-    Duplex, ExecInput, ExecOutput, ExecRequest, ExecSession, Kubelets, LogRequest, PortForwardRequest, Target,
+    Duplex, ExecInput, ExecOutput, ExecRequest, ExecSession, Kubelets, LogRequest, NodeUsage, PodUsage,
+    PortForwardRequest, Target, Usage,
 };
 pub use listen::ServeError;
 pub use respond::Response;

@@ -21,7 +21,7 @@ use crate::server::ApiServer;
 use crate::user::UserInfo;
 use crate::{
     aggregation, authn, compress, create, delete, discovery, edit, negotiate, proxy, rbac, read, reviews, streams,
-    subresource, watch,
+    subresource, usage, watch,
 };
 
 /// Longest time for an answer, watches and streams excepted.
@@ -187,6 +187,8 @@ async fn perform_verb(context: &Context<'_>, request: Request<RequestBody>) -> R
     }
     context.check_verb()?;
     match info.verb.as_str() {
+        "get" if usage::is_measured(context.kind) => usage::get(context).await,
+        "list" if usage::is_measured(context.kind) => usage::list(context).await,
         "get" => read::get(context).await,
         "list" => read::list(context).await,
         "watch" => watch::answer(context).await,

@@ -20,6 +20,7 @@ use crate::kubelets::Kubelets;
 use crate::metrics::Metrics;
 use crate::pki::Pki;
 use crate::tokens::Tokens;
+use crate::usage::Measurements;
 use crate::user::UserInfo;
 use crate::{bootstrap, forward, signing, upkeep};
 
@@ -57,6 +58,8 @@ pub struct ApiServer {
     /// Places for requests that are passed on to other servers.
     pub(crate) forwards: Arc<Semaphore>,
     kubelets: OnceLock<Arc<dyn Kubelets>>,
+    /// What pods and nodes used of late.
+    pub(crate) measurements: Measurements,
 }
 
 impl ApiServer {
@@ -90,6 +93,7 @@ impl ApiServer {
             converters: Clients::default(),
             forwards: Arc::new(Semaphore::new(forward::AT_ONCE)),
             kubelets: OnceLock::new(),
+            measurements: Measurements::default(),
             config,
             store,
             pki,

@@ -1,8 +1,12 @@
 //! Joins the API server's wish for streams to the host agent that has them.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use isopod_apiserver as apiserver;
-use isopod_apiserver::{ExecRequest, Kubelets, LogRequest, PortForwardRequest, Status, Target};
+use isopod_apiserver::{
+    ExecRequest, Kubelets, LogRequest, NodeUsage, PodUsage, PortForwardRequest, Status, Target, Usage,
+};
 use isopod_host_agent as host;
 use isopod_host_agent::{ContainerRef, HostAgent, LogOptions, Session, StreamError};
 use tokio::sync::mpsc;
@@ -50,6 +54,21 @@ impl Kubelets for LocalKubelets {
         let session = Session { command: request.command, tty: request.tty, stdin: request.stdin };
         let session = self.0.session(&container(&request.target), session).await;
         Ok(join(session.map_err(|error| refused(&error))?))
+    }
+
+    async fn usage(&self, node: &str) -> Result<NodeUsage, Status> {
+        let found = self.0.usage(node).await.map_err(|error| refused(&error))?;
+        let at_unix_nanos = found.machine.unix_nanos;
+        let mut pods: BTreeMap<(String, String), PodUsage> = BTreeMap::new();
+        for host::ContainerStats { namespace, pod, container, stats } in found.containers {
+            let (cpu_nanos, memory_bytes) = (stats.cpu_usage_nanos, stats.memory_working_set_bytes);
+            let entry = pods.entry((namespace.clone(), pod.clone())).or_default();
+            (entry.namespace, entry.pod) = (namespace, pod);
+            entry.containers.insert(container, Usage { at_unix_nanos, cpu_nanos, memory_bytes });
+        }
+        let memory_bytes = found.machine.memory_total_bytes.saturating_sub(found.machine.memory_available_bytes);
+        let whole = Usage { at_unix_nanos, cpu_nanos: found.machine.cpu_usage_nanos, memory_bytes };
+        Ok(NodeUsage { whole, pods: pods.into_values().collect() })
     }
 
     async fn port_forward(

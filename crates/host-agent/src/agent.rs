@@ -66,6 +66,13 @@ impl Context {
         Some(face)
     }
 
+    /// The pods of a node that run here.
+    pub(crate) fn of_node(&self, node: &str) -> Vec<Face> {
+        let handles: Vec<Handle> = self.actors().values().cloned().collect();
+        let faces = handles.iter().map(|handle| handle.face.read().unwrap_or_else(PoisonError::into_inner).clone());
+        faces.filter(|face| face.pod.spec.node_name == node).collect()
+    }
+
     /// The pod of this name that runs here.
     pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Face> {
         let handles: Vec<Handle> = self.actors().values().cloned().collect();

@@ -98,6 +98,8 @@ pub trait Machine: Send + Sync {
     async fn dial(&self, address: Ipv4Addr, port: u16) -> std::io::Result<Box<dyn Duplex>>;
     /// Replaces the files of a volume.
     async fn update_volume(&self, request: api::UpdateVolumeRequest) -> Result<(), GuestError>;
+    /// Use of resources, now.
+    async fn stats(&self) -> Result<api::StatsResponse, GuestError>;
     /// Resolves when it has ended; says what is known about it.
     async fn exited(&self) -> String;
     /// Ends it and removes all that it had on this host.

@@ -21,9 +21,11 @@ mod report;
 pub mod scratch;
 mod sources;
 mod streams;
+mod usage;
 
 pub use agent::{HostAgent, Settings};
 pub use guest::{ExecInput, ExecOutput, ExecSession};
 pub use logs::LogOptions;
 pub use real::{Real, RealDrivers};
 pub use streams::{ContainerRef, Session, StreamError};
+pub use usage::{ContainerStats, NodeStats};

@@ -331,6 +331,10 @@ impl Machine for RealMachine {
         self.guest.update_volume(request).await
     }
 
+    async fn stats(&self) -> Result<api::StatsResponse, GuestError> {
+        self.guest.stats().await
+    }
+
     async fn exited(&self) -> String {
         let fact = self.machine.exited().await;
         match (fact.signal, fact.code) {

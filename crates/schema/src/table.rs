@@ -4,6 +4,7 @@
 //! it was built.
 
 mod build;
+mod measured;
 mod own;
 mod rows;
 

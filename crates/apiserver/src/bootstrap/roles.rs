@@ -10,7 +10,7 @@ type RuleText = &'static str;
 const READ: &str = "get list watch";
 
 /// What a namespace's viewer sees.
-const VIEWED: [(&str, &str); 7] = [
+const VIEWED: [(&str, &str); 8] = [
     (
         "core",
         "bindings configmaps endpoints events limitranges namespaces namespaces/status persistentvolumeclaims \
@@ -27,6 +27,7 @@ const VIEWED: [(&str, &str); 7] = [
     ("networking.k8s.io", "ingresses ingresses/status networkpolicies"),
     ("policy", "poddisruptionbudgets poddisruptionbudgets/status"),
     ("discovery.k8s.io", "endpointslices"),
+    ("metrics.k8s.io", "pods"),
 ];
 
 const EDITED: [(&str, &str); 7] = [

@@ -118,7 +118,6 @@ async fn discovery_and_explanations() {
         says("auth can-i --list", "*.*"),
         says("auth whoami", "kubernetes-admin").not_old(),
         says("create token default", "ey").not_old(),
-        refuses("top pods", "Metrics API not available").not_old(),
         refuses("get nothings", "the server doesn't have a resource type \"nothings\""),
     ];
     for site in Site::for_each_kubectl().await {

@@ -17,3 +17,4 @@ mod serving;
 mod site;
 mod slow;
 mod streams;
+mod usage;

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use async_trait::async_trait;
 use bytes::Bytes;
 use isopod_apiserver::{
-    Duplex, ExecInput, ExecOutput, ExecRequest, ExecSession, Kubelets, LogRequest, PortForwardRequest, Status,
+    Duplex, ExecInput, ExecOutput, ExecRequest, ExecSession, Kubelets, LogRequest, NodeUsage, PodUsage,
+    PortForwardRequest, Status, Usage,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -55,6 +56,26 @@ impl Kubelets for FakeNode {
             {}
         });
         Ok(Box::new(near))
+    }
+
+    /// Half a processor and 64 MiB for each container, twice that for the machine.
+    async fn usage(&self, node: &str) -> Result<NodeUsage, Status> {
+        if node != "node-1" {
+            return Err(Status::unavailable("no such node"));
+        }
+        let millis = jiff::Timestamp::now().as_millisecond();
+        let at_unix_nanos = millis * 1_000_000;
+        let used = |share: u64| Usage {
+            at_unix_nanos,
+            cpu_nanos: u64::try_from(millis).unwrap() * 1000 * share,
+            memory_bytes: (64 << 20) * share / 500,
+        };
+        let pod = |name: &str, containers: &[&str]| PodUsage {
+            namespace: "default".into(),
+            pod: name.into(),
+            containers: containers.iter().map(|name| ((*name).to_owned(), used(500))).collect(),
+        };
+        Ok(NodeUsage { whole: used(1000), pods: vec![pod("p", &["main"]), pod("two", &["a", "b"])] })
     }
 
     /// The pods of this node are servers of the test: their ports are ports of this machine.

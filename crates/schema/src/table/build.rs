@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::rows::{FIELD_LABELS, NEW_EVENT_LABELS, ROWS, Row};
-use super::{Column, Flags, Gvk, Kind, Subresource, Table, Verb, own};
+use super::{Column, Flags, Gvk, Kind, Subresource, Table, Verb, measured, own};
 use crate::facts::load;
 
 /// The built-in table. Panics when a row has no type: a test builds it.
 pub(super) fn builtin() -> Table {
     let mut types = load::builtin_types();
-    let own_prose = own::add_types(&mut types);
+    let mut own_prose = own::add_types(&mut types);
+    own_prose.extend(measured::add_types(&mut types));
     let by_gvk: BTreeMap<Gvk, _> =
         types.iter().flat_map(|ty| ty.get().gvks.iter().map(move |gvk| (gvk.clone(), ty.id))).collect();
     let types = Arc::new(types);

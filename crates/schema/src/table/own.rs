@@ -16,8 +16,8 @@ const PREFIX: &str = "dev.isopod.v1alpha1.";
 /// Group and version of the kinds.
 const GROUP: &str = "isopod.dev";
 const VERSION: &str = "v1alpha1";
-const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
-const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+pub(super) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+pub(super) const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const CONDITION: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Condition";
 
 /// Kinds with what they are for.
@@ -164,14 +164,14 @@ fn add_kind(set: &mut TypeSet, kind: &str, has_status: bool) {
     push(set, ty(&list, with_type_meta(fields), vec![Gvk::new(GROUP, VERSION, &list)]));
 }
 
-fn push(set: &mut TypeSet, ty: Type) -> TypeId {
+pub(super) fn push(set: &mut TypeSet, ty: Type) -> TypeId {
     let id = TypeId(u32::try_from(set.types.len()).expect("a handful of types"));
     set.by_name.insert(ty.name.clone(), id);
     set.types.push(ty);
     id
 }
 
-fn with_type_meta(mut fields: Vec<Field>) -> Vec<Field> {
+pub(super) fn with_type_meta(mut fields: Vec<Field>) -> Vec<Field> {
     fields.extend([plain("apiVersion", Shape::String), plain("kind", Shape::String)]);
     fields.sort_by(|a, b| a.name.cmp(&b.name));
     fields
@@ -191,7 +191,7 @@ fn ty(name: &str, mut fields: Vec<Field>, gvks: Vec<Gvk>) -> Type {
     }
 }
 
-fn plain(name: &str, shape: Shape) -> Field {
+pub(super) fn plain(name: &str, shape: Shape) -> Field {
     Field { name: name.into(), shape, omit_empty: true, ..Field::blank() }
 }
 
@@ -214,7 +214,7 @@ fn own(set: &TypeSet, name: &str) -> Shape {
     reference(set, &format!("{PREFIX}{name}"))
 }
 
-fn reference(set: &TypeSet, name: &str) -> Shape {
+pub(super) fn reference(set: &TypeSet, name: &str) -> Shape {
     Shape::Object(*set.by_name.get(name).unwrap_or_else(|| panic!("own.rs refers to {name}, which is not a type")))
 }
 

@@ -42,6 +42,7 @@ const STORAGE: (&str, &str) = ("storage.k8s.io", "v1");
 const ADMISSION: (&str, &str) = ("admissionregistration.k8s.io", "v1");
 const FLOW: (&str, &str) = ("flowcontrol.apiserver.k8s.io", "v1");
 const RESOURCE: (&str, &str) = ("resource.k8s.io", "v1");
+const METRICS: (&str, &str) = ("metrics.k8s.io", "v1beta1");
 const OWN: (&str, &str) = ("isopod.dev", "v1alpha1");
 
 const POD_SUBRESOURCES: &str = "attach,binding,ephemeralcontainers,eviction,exec,log,portforward,proxy,resize,status";
@@ -51,7 +52,7 @@ const WORKLOAD_COLUMNS: &str = "Desired#|Current#|Ready#|Age|<Containers|<Images
 const BINDING_COLUMNS: &str = "Role|Age|<Users|<Groups|<ServiceAccounts";
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 73] = [
+pub(super) const ROWS: [Row; 75] = [
     r(CORE, "bindings", "Binding", "N", "", "", "", "c", ""),
     r(CORE, "componentstatuses", "ComponentStatus", "C", "cs", "", "", "gl", "Status|Message|Error"),
     r(CORE, "configmaps", "ConfigMap", "N U", "cm", "", "", "", "Data|Age"),
@@ -98,6 +99,8 @@ pub(super) const ROWS: [Row; 73] = [
         "Status|Completions|Duration|Age|<Containers|<Images|<Selector"),
     r(("certificates.k8s.io", "v1"), "certificatesigningrequests", "CertificateSigningRequest", "C U", "csr", "",
         "approval,status", "", "Age|SignerName|Requestor|RequestedDuration|Condition"),
+    r(METRICS, "nodes", "NodeMetrics", "C", "", "", "", "gl", ""),
+    r(METRICS, "pods", "PodMetrics", "N", "", "", "", "gl", ""),
     r(NET, "ingressclasses", "IngressClass", "C UG", "", "", "", "", "Controller|Parameters|Age"),
     r(NET, "ingresses", "Ingress", "N UG", "ing", "", "status", "", "Class|Hosts|Address|Ports|Age"),
     r(NET, "ipaddresses", "IPAddress", "C U", "ip", "", "", "", "ParentRef"),
