@@ -136,6 +136,11 @@ impl<'c, 't> Asked<'c, 't> {
         let facts = Stored(&self.context.server.store);
         let warnings = planner::validate(object, &self.request(), &facts).map_err(|denied| self.refusal(&denied))?;
         warnings.into_iter().for_each(|warning| self.context.warn(warning));
+        if self.context.record.is_some()
+            && let Some(found) = planner::noted(object, &self.request(), &facts)
+        {
+            self.context.annotate("pod-security.kubernetes.io/audit-violations", found);
+        }
         self.consult(object).await?;
         let charged = quota::charge(self.context, &self.request(), object, self.dry_run).await?;
         charged.map_err(|denied| self.refusal(&denied))

@@ -20,7 +20,11 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// A response's body.
-pub struct Body(Inner);
+pub struct Body {
+    inner: Inner,
+    /// Dropped with the body: what is to happen when it is sent, or is not.
+    _kept: Option<Box<dyn Send>>,
+}
 
 enum Inner {
     Chunks(VecDeque<Bytes>),
@@ -34,36 +38,55 @@ pub struct Broken;
 
 impl Body {
     pub(crate) fn empty() -> Self {
-        Self(Inner::Chunks(VecDeque::new()))
+        Inner::Chunks(VecDeque::new()).into()
     }
 
     pub(crate) fn chunks(chunks: impl IntoIterator<Item = Bytes>) -> Self {
-        Self(Inner::Chunks(chunks.into_iter().filter(|chunk| !chunk.is_empty()).collect()))
+        Inner::Chunks(chunks.into_iter().filter(|chunk| !chunk.is_empty()).collect()).into()
     }
 
     /// How long it is; none for a stream.
     pub(crate) fn known_bytes(&self) -> Option<u64> {
-        match &self.0 {
+        match &self.inner {
             Inner::Chunks(chunks) => Some(chunks.iter().map(|chunk| chunk.len() as u64).sum()),
             Inner::Stream(_) => None,
         }
     }
 
+    /// The chunks of a body that is known whole; none of a stream.
+    pub(crate) fn whole(&self) -> Option<Vec<Bytes>> {
+        match &self.inner {
+            Inner::Chunks(chunks) => Some(chunks.iter().cloned().collect()),
+            Inner::Stream(_) => None,
+        }
+    }
+
+    /// The same body, which keeps something for as long as it is sent.
+    pub(crate) fn with(self, kept: impl Send + 'static) -> Self {
+        Self { _kept: Some(Box::new(kept)), ..self }
+    }
+
     /// The chunks of a body that is known whole; a stream has none yet.
     pub(crate) fn into_chunks(self) -> VecDeque<Bytes> {
-        match self.0 {
+        match self.inner {
             Inner::Chunks(chunks) => chunks,
             Inner::Stream(_) => VecDeque::new(),
         }
     }
 
     pub(crate) fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
-        Self(Inner::Stream(stream.map(Ok).boxed()))
+        Inner::Stream(stream.map(Ok).boxed()).into()
     }
 
     /// A stream that may break off.
     pub(crate) fn fallible<E>(stream: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Self {
-        Self(Inner::Stream(stream.map(|chunk| chunk.map_err(|_| Broken)).boxed()))
+        Inner::Stream(stream.map(|chunk| chunk.map_err(|_| Broken)).boxed()).into()
+    }
+}
+
+impl From<Inner> for Body {
+    fn from(inner: Inner) -> Self {
+        Self { inner, _kept: None }
     }
 }
 
@@ -84,7 +107,7 @@ impl http_body::Body for Body {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Chunks(chunks) => Poll::Ready(chunks.pop_front().map(|chunk| Ok(Frame::data(chunk)))),
             Inner::Stream(stream) => {
                 stream.poll_next_unpin(context).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
@@ -93,11 +116,11 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.0, Inner::Chunks(chunks) if chunks.is_empty())
+        matches!(&self.inner, Inner::Chunks(chunks) if chunks.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.inner {
             Inner::Chunks(_) => SizeHint::with_exact(self.known_bytes().unwrap_or_default()),
             Inner::Stream(_) => SizeHint::default(),
         }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
+use crate::audit::Audit;
+
 /// Where the time comes from.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
@@ -54,6 +56,8 @@ pub struct Config {
     pub kubernetes_version: String,
     /// Where the time comes from.
     pub clock: Clock,
+    /// How requests are recorded; none: as `audit-policy.yaml` in the state directory says, if there is one.
+    pub audit: Option<Audit>,
     /// Bounds of the store.
     pub store_limits: isopod_store::Limits,
 }
@@ -69,6 +73,7 @@ impl Default for Config {
             issuer: "https://kubernetes.default.svc.cluster.local".into(),
             kubernetes_version: "v1.36.2".into(),
             clock: Clock::system(),
+            audit: None,
             store_limits: isopod_store::Limits::default(),
         }
     }
@@ -102,6 +107,16 @@ pub enum OpenError {
         "{path} is unusable: {why}\nhint: restore the file: without its keys, what they sealed is lost (upstream documents the format as EncryptionConfiguration)"
     )]
     Encryption {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The audit policy.
+    #[error(
+        "audit policy {path} is unusable: {why}\nhint: it is a Policy of audit.k8s.io/v1, as upstream documents it"
+    )]
+    Audit {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::addresses;
 use crate::admission::configured;
+use crate::audit::Record;
 use crate::negotiate::{self, Input, Offer};
 use crate::query::Query;
 use crate::respond::Shape;
@@ -39,6 +40,8 @@ pub(crate) struct Context<'t> {
     pub(crate) shape: Shape,
     pub(crate) now: Timestamp,
     warnings: Mutex<Vec<String>>,
+    /// What is recorded of the request, if anything is.
+    pub(crate) record: Option<Arc<Record>>,
 }
 
 /// What to do about unknown and duplicate fields.
@@ -119,7 +122,20 @@ impl<'t> Context<'t> {
         };
         let shape = Shape::parse(output, &query, now)?;
         let stored = convert::stored_kind(kind);
-        Ok(Self { server, info, user, query, headers, table, kind, stored, shape, now, warnings: Mutex::default() })
+        Ok(Self {
+            server,
+            info,
+            user,
+            query,
+            headers,
+            table,
+            kind,
+            stored,
+            shape,
+            now,
+            warnings: Mutex::default(),
+            record: None,
+        })
     }
 
     /// For what the server does with an object on its own behalf.
@@ -173,6 +189,20 @@ impl<'t> Context<'t> {
 
     pub(crate) fn warn(&self, text: impl Into<String>) {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
+    }
+
+    /// Notes something in the record of the request.
+    pub(crate) fn annotate(&self, key: &str, value: impl Into<Value>) {
+        if let Some(record) = &self.record {
+            record.annotate(key, value);
+        }
+    }
+
+    /// Records the body of the request.
+    pub(crate) fn note_body(&self, body: &[u8]) {
+        if let Some(record) = &self.record {
+            record.request(self.kind, &self.headers, body);
+        }
     }
 
     pub(crate) fn take_warnings(&self) -> Vec<String> {

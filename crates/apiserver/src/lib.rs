@@ -8,6 +8,7 @@ mod addresses;
 mod admission;
 mod aggregation;
 mod applying;
+mod audit;
 mod authn;
 mod authz;
 mod body;
@@ -59,6 +60,7 @@ mod usage;
 mod user;
 mod watch;
 
+pub use audit::Audit;
 pub use body::{Body, Broken};
 pub use config::{Clock, Config, OpenError};
 pub use door::InProcess;

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::audit::Peer;
 use crate::authn;
 use crate::pipeline::{self, Caller};
 use crate::server::ApiServer;
@@ -93,10 +94,11 @@ async fn accept(server: Arc<ApiServer>, listener: TcpListener, acceptor: TlsAcce
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((socket, peer)) => {
+                let from = Peer(peer.ip());
                 let (server, acceptor) = (Arc::clone(&server), acceptor.clone());
                 connections.0.spawn(async move {
                     let _permit = permit;
-                    if let Err(error) = connection(server, socket, acceptor).await {
+                    if let Err(error) = connection(server, socket, acceptor, from).await {
                         tracing::debug!(%peer, error, "a connection ended");
                     }
                 });
@@ -125,16 +127,21 @@ impl Drop for Connections {
     }
 }
 
-async fn connection(server: Arc<ApiServer>, socket: TcpStream, acceptor: TlsAcceptor) -> Result<(), String> {
+async fn connection(
+    server: Arc<ApiServer>,
+    socket: TcpStream,
+    acceptor: TlsAcceptor,
+    from: Peer,
+) -> Result<(), String> {
     socket.set_nodelay(true).map_err(|error| error.to_string())?;
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await;
     let stream = handshake.map_err(|_| "handshake timed out")?.map_err(|error| error.to_string())?;
     let certificates = stream.get_ref().1.peer_certificates();
     let user = certificates.and_then(<[_]>::first).and_then(|first| authn::certificate_user(first));
-    serve_stream(server, TokioIo::new(stream), user).await
+    serve_stream(server, TokioIo::new(stream), user, from).await
 }
 
-async fn serve_stream<S>(server: Arc<ApiServer>, stream: S, user: Option<UserInfo>) -> Result<(), String>
+async fn serve_stream<S>(server: Arc<ApiServer>, stream: S, user: Option<UserInfo>, from: Peer) -> Result<(), String>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
@@ -150,7 +157,8 @@ where
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (server, user) = (Arc::clone(&server), user.clone());
         async move {
-            let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+            let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+            request.extensions_mut().insert(from);
             Ok::<_, std::convert::Infallible>(pipeline::handle(server, request, Caller::Network(user)).await)
         }
     });

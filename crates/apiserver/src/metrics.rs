@@ -171,6 +171,11 @@ pub(crate) fn page(server: &ApiServer) -> String {
         let now = most.saturating_sub(gate.free());
         line(&mut text, name, &format!("request_kind=\"{kind}\""), now as f64);
     }
+    if let Some(dropped) = server.audit.dropped() {
+        let name = "isopod_audit_dropped_total";
+        head(&mut text, name, "counter", "Audit events that could not be written in time.");
+        line(&mut text, name, "", dropped as f64);
+    }
     store(server, &mut text);
     text
 }

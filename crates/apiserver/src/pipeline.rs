@@ -9,6 +9,7 @@ use http::header::{CACHE_CONTROL, WARNING};
 use http::{HeaderMap, HeaderValue, Request};
 use isopod_schema::Status;
 
+use crate::audit::{Asked, Peer, Record};
 use crate::authz::Attributes;
 use crate::body::{self, RequestBody};
 use crate::context::Context;
@@ -43,10 +44,13 @@ pub(crate) async fn handle(server: Arc<ApiServer>, request: Request<RequestBody>
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
     let series = Series::of(&server, &info);
-    let mut response = match process(&server, info, query, request, caller).await {
-        Ok(response) => response,
-        Err(status) => respond::refusal(&status, &refusals),
-    };
+    let is_long = info.is_long_running();
+    let mut record = None;
+    let worked = process(&server, info, query, request, (caller, &audit), &mut record).await;
+    let mut response = worked.unwrap_or_else(|status| respond::refusal(&status, &refusals));
+    if let Some(record) = record {
+        response = record.answered(response, is_long);
+    }
     if let Some(series) = series {
         server.metrics.count(series, response.status().as_u16(), begun.elapsed());
         if compress {
@@ -71,16 +75,31 @@ async fn process(
     server: &Arc<ApiServer>,
     info: RequestInfo,
     query: Query,
-    request: Request<RequestBody>,
-    caller: Caller,
+    mut request: Request<RequestBody>,
+    (caller, id): (Caller, &HeaderValue),
+    record: &mut Option<Arc<Record>>,
 ) -> Result<Response, Status> {
-    let user = match caller {
-        Caller::Known(user) => user,
-        Caller::Network(certificate) => authn::user(server, request.headers(), certificate)?,
+    let found = match caller {
+        Caller::Known(user) => Ok(user),
+        Caller::Network(certificate) => authn::user(server, request.headers(), certificate),
     };
-    let user = authn::impersonate(server, request.headers(), user)?;
+    let (real, refused) = match found {
+        Ok(user) => (user, None),
+        Err(status) => (UserInfo::default(), Some(status)),
+    };
+    let assumed = match refused {
+        None => authn::impersonate(server, request.headers(), real.clone()),
+        Some(status) => Err(status),
+    };
+    *record = recorded(server, &info, &request, id, &real, assumed.as_ref().ok());
+    let user = assumed?;
     let _place = admit(server, &info, &user).await?;
-    demand(server, &user, &info.attributes(&info.verb))?;
+    let allowed = demand(server, &user, &info.attributes(&info.verb));
+    if let Some(record) = &record {
+        record.decided(allowed.is_ok());
+        request.extensions_mut().insert(Arc::clone(record));
+    }
+    allowed?;
     let deadline = deadline(&info, &query)?;
     let work = dispatch(Arc::clone(server), info, user, query, request);
     match deadline {
@@ -93,6 +112,21 @@ async fn process(
             }
         },
     }
+}
+
+/// Begins to record the request, if somebody wants that.
+fn recorded(
+    server: &ApiServer,
+    info: &RequestInfo,
+    request: &Request<RequestBody>,
+    id: &HeaderValue,
+    user: &UserInfo,
+    assumed: Option<&UserInfo>,
+) -> Option<Arc<Record>> {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let (uri, headers) = (request.uri(), request.headers());
+    let assumed = assumed.filter(|assumed| *assumed != user);
+    server.audit.begin(&Asked { id, uri, headers, info, user, assumed, peer })
 }
 
 /// Limits how many requests are worked on at once, fairly between users. Those that last, and the masters, are not counted.
@@ -154,7 +188,8 @@ async fn dispatch(
     let Some(kind) = served.table.resource(&info.group, &info.version, &info.resource) else {
         return Ok(respond::no_such_path());
     };
-    let context = Context::new(server, info, user, query, (&served.table, kind), request.headers().clone())?;
+    let mut context = Context::new(server, info, user, query, (&served.table, kind), request.headers().clone())?;
+    context.record = request.extensions().get().cloned();
     if let Some(warning) = kind.custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
         context.warn(warning);
     }
@@ -183,6 +218,7 @@ async fn perform_verb(context: &Context<'_>, request: Request<RequestBody>) -> R
             return streams::answer(context, request).await;
         }
         let body = body::read(request.into_body()).await?;
+        context.note_body(&body);
         return subresource::answer(context, body).await;
     }
     context.check_verb()?;
@@ -194,6 +230,7 @@ async fn perform_verb(context: &Context<'_>, request: Request<RequestBody>) -> R
         "watch" => watch::answer(context).await,
         verb => {
             let body = body::read(request.into_body()).await?;
+            context.note_body(&body);
             match verb {
                 "create" if !context.kind.is_stored() => reviews::create(context, &body),
                 "create" => create::answer(context, &body).await,

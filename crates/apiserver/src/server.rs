@@ -10,6 +10,7 @@ use crate::addresses::{self, Addresses};
 use crate::admission::configured::{self, Snapshot};
 use crate::admission::quota::{self, Turns};
 use crate::aggregation::{self, Routes};
+use crate::audit::{Audit, Auditor};
 use crate::config::{Config, OpenError};
 use crate::conversion::Clients;
 use crate::customs::{self, Served, Tables};
@@ -48,6 +49,7 @@ pub struct ApiServer {
     /// Held per namespace while something is charged to its quotas and written.
     pub(crate) quotas: Turns,
     pub(crate) metrics: Metrics,
+    pub(crate) audit: Auditor,
     pub(crate) encoded: Encoded,
     /// Group versions that other servers answer for.
     pub(crate) extensions: aggregation::Snapshot,
@@ -78,7 +80,9 @@ impl ApiServer {
             }
             None => Store::memory(config.store_limits),
         };
+        let audit = config.audit.clone().or_else(|| Audit::of_directory(config.state_directory.as_deref()?));
         let server = Arc::new(Self {
+            audit: Auditor::open(audit.as_ref(), &config.clock)?,
             tokens: Tokens::new(&pki, &config)?,
             tables: watch::Sender::new(Arc::new(Served::builtin())),
             reads: FairQueue::new(READS_IN_FLIGHT),

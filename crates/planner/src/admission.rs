@@ -136,6 +136,11 @@ pub fn mutate(object: &mut Value, request: &Request<'_>, facts: &dyn Facts) -> R
     MUTATORS.iter().try_fold(false, |changed, mutator| Ok(mutator(object, request, facts)? || changed))
 }
 
+/// What the audit log should say about pod security; it refuses nothing.
+pub fn noted(object: &Value, request: &Request<'_>, facts: &dyn Facts) -> Option<String> {
+    security::noted(object, request, facts)
+}
+
 /// Decides about the final object (null for a deletion); returns warnings for who asked.
 ///
 /// # Errors

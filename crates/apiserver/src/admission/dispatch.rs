@@ -47,6 +47,9 @@ pub(super) struct Review<'a> {
     old: &'a Value,
 }
 
+/// Where the record of a request says which policies it breaks.
+const BROKEN: &str = "validation.policy.admission.k8s.io/validation_failure";
+
 static NULL: Value = Value::Null;
 
 /// Who asks, as reviews say it.
@@ -143,6 +146,9 @@ impl<'a> Review<'a> {
         let review = hook.webhook.review(&self.request, kind, &objects);
         match self.call(hook, &review, mutating).await {
             Ok(answer) => {
+                for (key, text) in &answer.notes {
+                    self.context.annotate(&format!("{}/{key}", hook.webhook.name), text.as_str());
+                }
                 answer.warnings.iter().for_each(|warning| self.context.warn(warning));
                 Ok(Some((kind, new, answer)))
             }
@@ -296,6 +302,7 @@ impl<'a> Review<'a> {
         kind: &Kind,
         objects: &Objects<'_>,
     ) -> Result<(), Status> {
+        let mut broken = Vec::new();
         for params in self.parameters(policy, binding)? {
             for verdict in policy.verdicts(&self.request, kind, objects, &params) {
                 for action in &binding.actions {
@@ -305,12 +312,16 @@ impl<'a> Review<'a> {
                             return Err(verdict.refusal(asked, name, &policy.name, &binding.name));
                         }
                         Action::Warn => self.context.warn(verdict.warning(&policy.name, &binding.name)),
-                        Action::Audit => {
-                            tracing::info!(policy = policy.name, binding = binding.name, verdict.message, "broken");
-                        }
+                        Action::Audit => broken.push(json!({
+                            "message": verdict.message, "policy": policy.name, "binding": binding.name,
+                            "expressionIndex": verdict.index, "validationActions": binding.action_names(),
+                        })),
                     }
                 }
             }
+        }
+        if !broken.is_empty() {
+            self.context.annotate(BROKEN, Value::from(broken).to_string());
         }
         Ok(())
     }

@@ -56,10 +56,15 @@ impl Cluster {
     }
 
     async fn open_in(state_directory: Option<std::path::PathBuf>, store_limits: Limits) -> Self {
+        Self::open_with(Config { state_directory, store_limits, ..Config::default() }).await
+    }
+
+    /// With settings of its own; the clock is the test's.
+    pub async fn open_with(config: Config) -> Self {
         let seconds = Arc::new(AtomicI64::new(BEGIN));
         let clock = Arc::clone(&seconds);
         let clock = Clock::new(move || Timestamp::from_second(clock.load(Ordering::SeqCst)).unwrap());
-        let config = Config { clock, state_directory, store_limits, ..Config::default() };
+        let config = Config { clock, ..config };
         let opened = async {
             loop {
                 match ApiServer::open(config.clone()).await {

@@ -5,6 +5,7 @@ mod access;
 mod addresses;
 mod admission;
 mod applying;
+mod audit;
 mod bad_input;
 mod customs;
 mod deletion;

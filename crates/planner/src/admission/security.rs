@@ -127,6 +127,16 @@ pub(super) fn check(object: &Value, request: &Request<'_>, facts: &dyn Facts) ->
     Ok(violations(pod, standard).map(warning).into_iter().collect())
 }
 
+/// What the namespace's standard for the audit log has against a pod or a workload.
+pub(super) fn noted(object: &Value, request: &Request<'_>, facts: &dyn Facts) -> Option<String> {
+    if !matches!(request.operation, Operation::Create | Operation::Update) || !request.subresource.is_empty() {
+        return None;
+    }
+    let pod = if request.is("", "pods") { object } else { template(object, request)? };
+    let standard = lenient(&*facts.get("namespaces", "", request.namespace)?, "audit");
+    violations(pod, standard).map(|found| format!("would violate PodSecurity \"{standard}\": {found}"))
+}
+
 /// What is wrong with a pod: reasons with details; none when nothing is.
 fn violations(pod: &Value, standard: Standard) -> Option<String> {
     let found = checks::all(pod, standard);

@@ -96,6 +96,8 @@ pub struct Parameters {
 pub struct Verdict {
     /// The text for people.
     pub message: String,
+    /// Which of the policy's rules it is.
+    pub index: usize,
     reason: Reason,
 }
 
@@ -157,9 +159,11 @@ impl Policy {
             ("namespaceObject", objects.namespace),
             ("params", params),
         ];
-        let failed = |why: String| {
-            if self.ignores_failure { Vec::new() } else { vec![Verdict { message: why, reason: Reason::Invalid }] }
+        let failed_at = |index: usize, why: String| match self.ignores_failure {
+            true => Vec::new(),
+            false => vec![Verdict { message: why, index, reason: Reason::Invalid }],
         };
+        let failed = |why: String| failed_at(0, why);
         if let Some(why) = &self.broken {
             return failed(why.clone());
         }
@@ -171,11 +175,11 @@ impl Policy {
             Err(why) => return failed(why),
         }
         let mut verdicts = Vec::new();
-        for validation in &self.validations {
+        for (index, validation) in self.validations.iter().enumerate() {
             match validation.rule.holds(&mut scope) {
                 Ok(true) => {}
-                Ok(false) => verdicts.push(validation.verdict(&mut scope)),
-                Err(why) => verdicts.extend(failed(why)),
+                Ok(false) => verdicts.push(Verdict { index, ..validation.verdict(&mut scope) }),
+                Err(why) => verdicts.extend(failed_at(index, why)),
             }
         }
         verdicts
@@ -254,7 +258,7 @@ impl Validation {
             message => message.to_owned(),
         };
         let reason = if self.reason.is_empty() { Reason::Invalid } else { Reason::parse(&self.reason) };
-        Verdict { message: computed.unwrap_or_else(given), reason }
+        Verdict { message: computed.unwrap_or_else(given), index: 0, reason }
     }
 }
 
@@ -281,6 +285,16 @@ impl Binding {
             actions: walk::items(spec, &["validationActions"]).iter().filter_map(action).collect(),
             matching: Matching::read(&spec["matchResources"]),
         }
+    }
+
+    /// The actions by name.
+    pub fn action_names(&self) -> Vec<&'static str> {
+        let name = |action: &Action| match action {
+            Action::Deny => "Deny",
+            Action::Warn => "Warn",
+            Action::Audit => "Audit",
+        };
+        self.actions.iter().map(name).collect()
     }
 
     /// The binding puts its policy into force for the request.

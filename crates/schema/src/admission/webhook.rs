@@ -66,6 +66,8 @@ pub struct Answer {
     pub patch: Option<Value>,
     /// For who asked.
     pub warnings: Vec<String>,
+    /// Notes for the audit log.
+    pub notes: Vec<(String, String)>,
 }
 
 /// The place that a `clientConfig` names.
@@ -174,6 +176,7 @@ impl Webhook {
             refusal: (!allowed).then(|| self.refusal(&response["status"])),
             patch: patch.filter(|_| allowed),
             warnings: warnings.collect(),
+            notes: notes(&response["auditAnnotations"]),
         })
     }
 
@@ -215,6 +218,12 @@ impl Webhook {
         let text = format!("failed calling webhook {:?}: {why}", self.name);
         (!self.ignores_failure).then(|| Status::internal(text))
     }
+}
+
+/// Notes for the audit log: texts by name.
+fn notes(value: &Value) -> Vec<(String, String)> {
+    let all = value.as_object().into_iter().flatten();
+    all.filter_map(|(key, text)| Some((key.clone(), text.as_str()?.to_owned()))).collect()
 }
 
 /// What is wrong with a webhook that its type does not say.
