@@ -23,6 +23,7 @@ use crate::drivers::{LocalImage, Machine};
 use crate::node::NodeState;
 use crate::report::{self, Report, Reporter};
 use crate::sources::Fetched;
+use crate::worker::Worker;
 
 /// Facts and updates that wait for the actor.
 pub(crate) const INBOX: usize = 256;
@@ -57,12 +58,21 @@ pub(crate) struct Handle {
     pub(crate) face: Arc<RwLock<Face>>,
 }
 
+/// Where a pod runs.
+#[derive(Clone)]
+pub(crate) enum Home {
+    /// In a microVM of its own, which is its node.
+    Fargate(Tier),
+    /// On a node of many.
+    Node(Worker),
+}
+
 /// Everything deeds need.
 #[derive(Clone)]
 pub(crate) struct Deed {
     pub(crate) context: Arc<Context>,
     pub(crate) pod: Arc<Pod>,
-    pub(crate) tier: Tier,
+    pub(crate) home: Home,
     pub(crate) address: Ipv4Addr,
     pub(crate) machine: Option<Arc<dyn Machine>>,
     pub(crate) machine_count: u32,
@@ -102,10 +112,10 @@ pub(crate) fn state_path(context: &Context, uid: &str) -> PathBuf {
     context.directory.join("pods").join(format!("{uid}.json"))
 }
 
-/// Size and address of a pod, from what the scheduler wrote.
-pub(crate) fn place(pod: &Pod) -> Option<(Tier, Ipv4Addr)> {
+/// Size and address of a Fargate pod, from what the scheduler wrote.
+pub(crate) fn place(pod: &Pod) -> Option<(Home, Ipv4Addr)> {
     let tier = Tier::parse(pod.metadata.annotations.get(CAPACITY_PROVISIONED)?)?;
-    Some((tier, fargate::node_address(&pod.spec.node_name)?))
+    Some((Home::Fargate(tier), fargate::node_address(&pod.spec.node_name)?))
 }
 
 impl Actor {
@@ -113,17 +123,18 @@ impl Actor {
     pub(crate) fn start(
         context: Arc<Context>,
         pod: Pod,
-        observed: Observed,
+        (home, address): (Home, Ipv4Addr),
+        mut observed: Observed,
         adopted: Option<Arc<dyn Machine>>,
-    ) -> Option<Handle> {
-        let (tier, address) = place(&pod)?;
+    ) -> Handle {
+        observed.address = matches!(home, Home::Node(_)).then_some(address);
         let (inbox, messages) = mpsc::channel(INBOX);
         let face: Arc<RwLock<Face>> = Arc::default();
         let handle = Handle { inbox: inbox.clone(), face: face.clone() };
         let deed = Deed {
             context,
             pod: Arc::new(pod),
-            tier,
+            home,
             address,
             machine: adopted.clone(),
             machine_count: observed.machine_count,
@@ -137,7 +148,7 @@ impl Actor {
             actor.recover(adopted).await;
             actor.run().await;
         });
-        Some(handle)
+        handle
     }
 
     /// Brings what was known in line with what is there after a restart.
@@ -283,12 +294,23 @@ impl Actor {
     fn report(&self, delete: bool) {
         let has_address = !matches!(self.observed.machine, MachineState::None | MachineState::Starting { .. });
         let address = if has_address { self.deed.address.to_string() } else { String::new() };
-        let addresses = Addresses { pod: address.clone(), host: address };
+        let host = match &self.deed.home {
+            Home::Node(worker) => worker.address.to_string(),
+            Home::Fargate(_) => address.clone(),
+        };
+        let addresses = Addresses { pod: address, host };
         let status = match self.gone {
             true => Value::Null,
             false => render(&self.deed.pod, &self.observed, &addresses, Timestamp::now()),
         };
-        self.reporter.send_replace(Report { pod: self.deed.pod.clone(), status, node: self.node_state(), delete });
+        let mut node = self.node_state();
+        if let Home::Node(worker) = &self.deed.home {
+            // The node tells of itself. A pod that has ended needs its address no more.
+            if node.take() == Some(NodeState::Released) {
+                worker.release(&self.deed.pod.metadata.uid);
+            }
+        }
+        self.reporter.send_replace(Report { pod: self.deed.pod.clone(), status, node, delete });
     }
 
     /// What the node's status should say; none while its machine is on the way out.

@@ -1,27 +1,32 @@
 //! The agent of one host: registers it, watches for pods that are bound to its nodes, and keeps an actor for each.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use futures::StreamExt;
+use isopod_planner::Reason;
 use isopod_planner::pod::Observed;
+use isopod_types::Object;
 use isopod_types::names::HOST_LABEL;
+use isopod_types::node::Node;
 use isopod_types::own::FargateSettings;
 use isopod_types::pod::Pod;
 use kube::Client;
 use kube::api::{Api as KubeApi, ApiResource, DynamicObject};
-use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::actor::{Actor, Face, Handle, Message, place, state_path};
+use crate::actor::{Actor, Face, Handle, Home, Message, place, state_path};
 use crate::api::Api;
-use crate::drivers::{Drivers, Machine};
+use crate::drivers::{Adopted, Drivers, Lodging, Machine};
 use crate::logs::Logs;
-use crate::node;
+use crate::worker::{self, Worker};
+use crate::{disks, leases, node};
 
 /// What the agent needs to know.
 #[derive(Clone, Debug)]
@@ -46,12 +51,41 @@ pub(crate) struct Context {
     pub(crate) host: String,
     pub(crate) directory: PathBuf,
     pub(crate) cluster_dns: String,
+    /// Told when a worker node has come up.
+    pub(crate) node_came_up: Notify,
     actors: Mutex<BTreeMap<String, Handle>>,
+    /// Worker nodes of this host by name.
+    workers: Mutex<BTreeMap<String, Worker>>,
+    /// UID of the Host object.
+    host_uid: Mutex<String>,
 }
 
 impl Context {
     fn actors(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Handle>> {
         self.actors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn workers(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Worker>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The worker node of this name, if it is of this host.
+    pub(crate) fn worker(&self, name: &str) -> Option<Worker> {
+        self.workers().get(name).cloned()
+    }
+
+    /// Worker nodes whose machines run.
+    pub(crate) fn nodes_up(&self) -> Vec<String> {
+        self.workers().values().filter(|worker| worker.machine().is_some()).map(|worker| worker.name.clone()).collect()
+    }
+
+    /// Kind and UID of the object that a lease goes with.
+    pub(crate) fn lease_owner(&self, holder: &str) -> Option<(&'static str, String)> {
+        if holder == self.host {
+            let uid = self.host_uid.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            return Some(("Host", uid)).filter(|(_, uid)| !uid.is_empty());
+        }
+        self.workers().get(holder).map(|worker| ("Node", worker.uid.clone()))
     }
 
     /// An actor has ended.
@@ -88,9 +122,6 @@ pub struct HostAgent {
     pub(crate) context: Arc<Context>,
 }
 
-/// Microvms that an earlier process left, by id.
-type Adopted = BTreeMap<String, Arc<dyn Machine>>;
-
 impl HostAgent {
     /// Registers the host and adopts what an earlier process left running.
     ///
@@ -111,11 +142,15 @@ impl HostAgent {
             host: settings.host.clone(),
             directory,
             cluster_dns: settings.cluster_dns.clone(),
+            node_came_up: Notify::new(),
             actors: Mutex::default(),
+            workers: Mutex::default(),
+            host_uid: Mutex::default(),
         });
-        let adopted: Adopted = context.drivers.adopt().await?.into_iter().collect();
+        let adopted = context.drivers.adopt().await?;
         register(&context, &settings).await?;
         let agent = Self { context };
+        tokio::spawn(leases::run(agent.context.clone(), stop.clone()));
         tokio::spawn(agent.clone().watch(adopted, stop));
         Ok(agent)
     }
@@ -125,18 +160,20 @@ impl HostAgent {
             context: self.context.clone(),
             adopted,
             nodes: BTreeSet::new(),
+            listed_nodes: None,
             pods: BTreeSet::new(),
             early: BTreeMap::new(),
             first: true,
         };
         let client = self.context.api.client().clone();
-        let nodes: KubeApi<PartialObjectMeta<DynamicObject>> =
-            KubeApi::all_with(client.clone(), &resource("Node", "nodes"));
-        let pods: KubeApi<DynamicObject> = KubeApi::all_with(client, &resource("Pod", "pods"));
+        let all = |kind, plural| KubeApi::<DynamicObject>::all_with(client.clone(), &resource(kind, plural));
+        let (nodes, pods, volumes) =
+            (all("Node", "nodes"), all("Pod", "pods"), all("PersistentVolume", "persistentvolumes"));
         let config = || watcher::Config::default().streaming_lists();
         let mine = config().labels(&format!("{HOST_LABEL}={}", self.context.host));
         let mut nodes = watcher::watcher(nodes, mine).default_backoff().boxed();
         let mut pods = watcher::watcher(pods, config()).default_backoff().boxed();
+        let mut volumes = watcher::watcher(volumes, config()).default_backoff().boxed();
         // Nodes first: pods are known by them.
         let mut nodes_known = false;
         loop {
@@ -149,6 +186,13 @@ impl HostAgent {
                 Some(event) = pods.next(), if nodes_known => match event {
                     Ok(event) => supervisor.pod(event).await,
                     Err(error) => tracing::warn!(%error, "pod watch broke; it begins anew"),
+                },
+                Some(event) = volumes.next() => match event {
+                    Ok(Event::Apply(volume) | Event::InitApply(volume)) => {
+                        parse(volume).into_iter().for_each(|volume| disks::changed(&self.context, volume));
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(%error, "volume watch broke; it begins anew"),
                 },
             }
         }
@@ -169,7 +213,9 @@ async fn register(context: &Context, settings: &Settings) -> anyhow::Result<()> 
     let name = &settings.host;
     context.api.create("/apis/isopod.dev/v1alpha1/hosts", &node::host(name, &settings.address)).await?;
     let status = node::host_status(&context.drivers.facts(), &settings.fargate);
-    context.api.patch(&format!("/apis/isopod.dev/v1alpha1/hosts/{name}/status"), &status).await?;
+    let host = context.api.patch(&format!("/apis/isopod.dev/v1alpha1/hosts/{name}/status"), &status).await?;
+    let uid = host.and_then(|host| host["metadata"]["uid"].as_str().map(str::to_owned)).unwrap_or_default();
+    *context.host_uid.lock().unwrap_or_else(PoisonError::into_inner) = uid;
     Ok(())
 }
 
@@ -179,6 +225,8 @@ struct Supervisor {
     adopted: Adopted,
     /// Nodes of this host.
     nodes: BTreeSet<String>,
+    /// Names seen in the current list of nodes, while one is under way.
+    listed_nodes: Option<BTreeSet<String>>,
     /// UIDs seen in the current list, while one is under way.
     pods: BTreeSet<String>,
     /// Pods that were seen before their nodes, by UID.
@@ -188,36 +236,79 @@ struct Supervisor {
 
 impl Supervisor {
     /// Takes in a change of a node; true when all were seen.
-    async fn node(&mut self, event: Event<PartialObjectMeta<DynamicObject>>) -> bool {
+    async fn node(&mut self, event: Event<DynamicObject>) -> bool {
         match event {
             Event::Apply(node) | Event::InitApply(node) => {
-                let name = node.metadata.name.unwrap_or_default();
-                self.nodes.insert(name.clone());
-                let mine: Vec<Pod> = self.early.values().filter(|pod| pod.spec.node_name == name).cloned().collect();
-                for pod in mine {
-                    self.early.remove(&pod.metadata.uid);
-                    self.seen(pod).await;
+                if let Some(node) = parse::<Node>(node) {
+                    self.node_seen(&node).await;
                 }
             }
-            Event::Delete(node) => drop(self.nodes.remove(&node.metadata.name.unwrap_or_default())),
-            Event::Init => {}
-            Event::InitDone => return true,
+            Event::Delete(node) => self.node_gone(&node.metadata.name.unwrap_or_default()),
+            Event::Init => self.listed_nodes = Some(BTreeSet::new()),
+            Event::InitDone => {
+                let listed = self.listed_nodes.take().unwrap_or_default();
+                let gone: Vec<String> = self.nodes.difference(&listed).cloned().collect();
+                gone.iter().for_each(|name| self.node_gone(name));
+                self.end_unclaimed_nodes().await;
+                return true;
+            }
         }
         false
+    }
+
+    async fn node_seen(&mut self, node: &Node) {
+        let name = &node.metadata.name;
+        if let Some(listed) = &mut self.listed_nodes {
+            listed.insert(name.clone());
+        }
+        let known = self.context.workers().get(name).cloned();
+        if known.as_ref().is_none_or(|worker| worker.uid != node.metadata.uid) {
+            if let Some(other) = known {
+                other.end();
+            }
+            let adopted = self.adopted.nodes.remove(&worker::machine_id(&node.metadata.uid));
+            if let Some(worker) = Worker::start(&self.context, node, adopted) {
+                self.context.workers().insert(name.clone(), worker);
+            }
+        }
+        if self.nodes.insert(name.clone()) {
+            let mine: Vec<Pod> = self.early.values().filter(|pod| pod.spec.node_name == *name).cloned().collect();
+            for pod in mine {
+                self.early.remove(&pod.metadata.uid);
+                self.seen(pod).await;
+            }
+        }
+    }
+
+    fn node_gone(&mut self, name: &str) {
+        self.nodes.remove(name);
+        if let Some(worker) = self.context.workers().remove(name) {
+            worker.end();
+        }
+    }
+
+    /// Machines of nodes whose objects went while the agent was away.
+    async fn end_unclaimed_nodes(&mut self) {
+        for (id, machine) in std::mem::take(&mut self.adopted.nodes) {
+            tracing::info!(id, "ending the machine of a node that is gone");
+            if let Err(error) = machine.destroy().await {
+                tracing::error!(error = format!("{error:#}"), "a node's machine cannot be removed");
+            }
+        }
     }
 
     async fn pod(&mut self, event: Event<DynamicObject>) {
         match event {
             Event::Init => self.pods.clear(),
             Event::InitApply(pod) => {
-                if let Some(pod) = parse(pod) {
+                if let Some(pod) = parse::<Pod>(pod) {
                     self.pods.insert(pod.metadata.uid.clone());
                     self.seen(pod).await;
                 }
             }
             Event::InitDone => self.listed().await,
             Event::Apply(pod) => {
-                if let Some(pod) = parse(pod) {
+                if let Some(pod) = parse::<Pod>(pod) {
                     self.seen(pod).await;
                 }
             }
@@ -241,7 +332,7 @@ impl Supervisor {
     }
 
     async fn clear_away(&mut self) {
-        for (id, machine) in std::mem::take(&mut self.adopted) {
+        for (id, machine) in std::mem::take(&mut self.adopted.pods) {
             tracing::info!(id, "ending a microVM whose pod is gone");
             if let Err(error) = machine.destroy().await {
                 tracing::error!(error = format!("{error:#}"), "a microVM cannot be removed");
@@ -259,14 +350,32 @@ impl Supervisor {
     /// A pod was deleted while the agent was away: its bill is closed, its files go.
     async fn forgotten(&self, uid: &str, path: &std::path::Path) {
         let observed: Option<Observed> = std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        let machines = observed.map_or(1, |observed| observed.machine_count.max(1));
-        let uri = format!("/apis/isopod.dev/v1alpha1/usagerecords/{}", node::usage_name(uid, machines));
-        if let Err(error) = self.context.api.patch(&uri, &node::usage_end(jiff::Timestamp::now())).await {
-            tracing::error!(uid, %error, "usage record not closed");
+        match observed.as_ref().and_then(|observed| observed.address) {
+            Some(address) => self.evict_forgotten(uid, address).await,
+            None => self.close_forgotten(uid, observed.map_or(1, |observed| observed.machine_count.max(1))).await,
         }
         self.context.logs.remove(uid);
         if let Err(error) = std::fs::remove_file(path) {
             tracing::warn!(path = %path.display(), %error, "pod state cannot be removed");
+        }
+    }
+
+    async fn close_forgotten(&self, uid: &str, machines: u32) {
+        let uri = format!("/apis/isopod.dev/v1alpha1/usagerecords/{}", node::usage_name(uid, machines));
+        if let Err(error) = self.context.api.patch(&uri, &node::usage_end(jiff::Timestamp::now())).await {
+            tracing::error!(uid, %error, "usage record not closed");
+        }
+    }
+
+    /// Takes a pod that is gone from the node that still has it.
+    async fn evict_forgotten(&self, uid: &str, address: Ipv4Addr) {
+        let machines: Vec<_> = self.context.workers().values().filter_map(Worker::machine).collect();
+        for machine in machines.into_iter().filter(|machine| machine.pods().iter().any(|known| known == uid)) {
+            let lodging = Lodging { uid: uid.to_owned(), address, host_network: false };
+            let taken = async { machine.lodge(lodging).await?.destroy().await };
+            if let Err(error) = taken.await {
+                tracing::error!(uid, error = format!("{error:#}"), "a pod that is gone cannot be taken from its node");
+            }
         }
     }
 
@@ -283,7 +392,7 @@ impl Supervisor {
         if self.context.actors().contains_key(&uid) {
             return self.tell(&uid, Message::Update(Box::new(pod))).await;
         }
-        if pod.spec.node_name.is_empty() || place(&pod).is_none() {
+        if pod.spec.node_name.is_empty() {
             return;
         }
         if !self.nodes.contains(&pod.spec.node_name) {
@@ -292,10 +401,24 @@ impl Supervisor {
             return;
         }
         let observed = self.recall(&uid);
-        let machine = self.adopted.remove(&format!("{uid}-{}", observed.machine_count));
-        if let Some(handle) = Actor::start(self.context.clone(), pod, observed, machine) {
+        let worker = self.context.workers().get(&pod.spec.node_name).cloned();
+        let (home, machine) = match worker {
+            Some(worker) => (self.at_worker(&worker, &pod, &observed).await, lodged(&worker, &pod, &observed).await),
+            None => (place(&pod), self.adopted.pods.remove(&format!("{uid}-{}", observed.machine_count))),
+        };
+        if let Some(home) = home {
+            let handle = Actor::start(self.context.clone(), pod, home, observed, machine);
             self.context.actors().insert(uid, handle);
         }
+    }
+
+    async fn at_worker(&self, worker: &Worker, pod: &Pod, observed: &Observed) -> Option<(Home, Ipv4Addr)> {
+        let address = worker.address_for(pod, observed.address);
+        if address.is_none() {
+            let text = format!("failed to assign an IP address to container: node {} has none left", worker.name);
+            self.context.api.event(pod, None, &Reason::warning("FailedCreatePodSandBox", text)).await;
+        }
+        Some((Home::Node(worker.clone()), address?))
     }
 
     fn recall(&self, uid: &str) -> Observed {
@@ -304,14 +427,26 @@ impl Supervisor {
     }
 }
 
-fn parse(object: DynamicObject) -> Option<Pod> {
+/// The part of a node that a pod has had since before this process.
+async fn lodged(worker: &Worker, pod: &Pod, observed: &Observed) -> Option<Arc<dyn Machine>> {
+    let machine = worker.machine().filter(|machine| machine.pods().contains(&pod.metadata.uid))?;
+    match machine.lodge(worker.lodging(pod, observed.address?)).await {
+        Ok(machine) => Some(machine),
+        Err(error) => {
+            tracing::error!(pod = pod.metadata.name, error = format!("{error:#}"), "a pod cannot be taken up again");
+            None
+        }
+    }
+}
+
+fn parse<K: Object>(object: DynamicObject) -> Option<K> {
     let name = object.metadata.name.clone().unwrap_or_default();
     let mut document = object.data;
     document["metadata"] = serde_json::to_value(object.metadata).ok()?;
     match serde_json::from_value(document) {
         Ok(pod) => Some(pod),
         Err(error) => {
-            tracing::error!(name, %error, "a pod cannot be read");
+            tracing::error!(kind = K::KIND, name, %error, "an object cannot be read");
             None
         }
     }

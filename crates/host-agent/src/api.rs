@@ -48,6 +48,11 @@ impl Api {
         self.client.request(request).await
     }
 
+    /// An object; none when there is none of that name.
+    pub(crate) async fn find<T: DeserializeOwned>(&self, uri: &str) -> Result<Option<T>, kube::Error> {
+        self.get(uri).await
+    }
+
     async fn get<T: DeserializeOwned>(&self, uri: &str) -> Result<Option<T>, kube::Error> {
         let request = Request::builder().uri(uri).body(Vec::new()).map_err(kube::Error::HttpError)?;
         match self.client.request(request).await {
@@ -173,9 +178,18 @@ impl Api {
             about["fieldPath"] = json!(format!("spec.containers{{{container}}}"));
         }
         let host = if pod.spec.node_name.is_empty() { &self.host } else { &pod.spec.node_name };
-        let source = Source { component: "kubelet".into(), host: host.clone() };
+        self.record(&about, host, reason).await;
+    }
+
+    /// Tells the user something about a node.
+    pub(crate) async fn node_event(&self, name: &str, uid: &str, reason: &Reason) {
+        self.record(&json!({"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid}), name, reason).await;
+    }
+
+    async fn record(&self, about: &Value, host: &str, reason: &Reason) {
+        let source = Source { component: "kubelet".into(), host: host.to_owned() };
         let recording = match self.recorder.lock() {
-            Ok(mut recorder) => recorder.record(&about, &source, reason, Timestamp::now()),
+            Ok(mut recorder) => recorder.record(about, &source, reason, Timestamp::now()),
             Err(_) => return,
         };
         let result = match &recording {

@@ -1,5 +1,7 @@
 //! The planner's words in the guest's language. Pure.
 
+use std::collections::BTreeMap;
+
 use isopod_guest_api as api;
 use isopod_planner::environment::Process;
 use isopod_planner::volumes::{Content, VolumeContent};
@@ -75,7 +77,7 @@ pub(crate) fn container(
         cpu_request_millis: process.cpu_request_millis,
         add_capabilities: security.capabilities.add.clone(),
         drop_capabilities: security.capabilities.drop.clone(),
-        privileged: false,
+        privileged: security.privileged.unwrap_or(false),
         readonly_rootfs: security.read_only_root_filesystem.unwrap_or(false),
         no_new_privileges: security.allow_privilege_escalation == Some(false),
         seccomp_default: true,
@@ -85,13 +87,18 @@ pub(crate) fn container(
     }
 }
 
-/// Volumes for the guest.
-pub(crate) fn volumes(contents: Vec<VolumeContent>) -> Vec<api::Volume> {
-    contents.into_iter().map(volume).collect()
+/// Volumes for the guest. `disks` says in which slot the disk of a claim is.
+pub(crate) fn volumes(contents: Vec<VolumeContent>, disks: &BTreeMap<String, u32>) -> Vec<api::Volume> {
+    contents.into_iter().map(|content| volume(content, disks)).collect()
 }
 
-fn volume(content: VolumeContent) -> api::Volume {
+fn volume(content: VolumeContent, disks: &BTreeMap<String, u32>) -> api::Volume {
     let source = match content.source {
+        Content::HostPath { path, kind } => api::VolumeSource::HostPath(api::HostPathVolume { path, kind }),
+        Content::Claim { name, read_only } => {
+            let slot = disks.get(&name).copied().unwrap_or(u32::MAX);
+            api::VolumeSource::Disk(api::DiskVolume { slot, read_only })
+        }
         Content::Empty { memory, size_limit_bytes } => {
             api::VolumeSource::EmptyDir(api::EmptyDirVolume { memory, size_limit_bytes })
         }

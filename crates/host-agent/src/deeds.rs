@@ -17,8 +17,9 @@ use isopod_types::pod::{Container, Pod};
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::actor::{Deed, Message};
+use crate::actor::{Deed, Home, Message};
 use crate::convert;
+use crate::disks;
 use crate::drivers::{LocalImage, Machine, MachineRequest, PullRequest};
 use crate::guest::GuestError;
 use crate::logs::Record;
@@ -54,26 +55,17 @@ fn timestamp(unix_nanos: i64) -> Timestamp {
 }
 
 async fn start_machine(deed: &Deed) {
-    let scratch_gib = i128::from(FREE_STORAGE_GIB) << 30;
-    let needed = need(&deed.pod.spec, Quantity::ZERO);
-    let request = MachineRequest {
-        id: format!("{}-{}", deed.pod.metadata.uid, deed.machine_count),
-        tier: deed.tier,
-        address: deed.address,
-        scratch_bytes: u64::try_from(needed.storage_bytes.max(scratch_gib)).unwrap_or(u64::MAX),
-    };
     // What the pod's start will need of the API is fetched meanwhile.
     let begun = Instant::now();
-    let (_, made, ()) = tokio::join!(
-        open_usage(deed),
-        deed.context.drivers.start_machine(request),
-        deed.sources.prepare(&deed.context.api, &deed.pod),
-    );
+    let (_, made, ()) =
+        tokio::join!(open_usage(deed), obtain(deed), deed.sources.prepare(&deed.context.api, &deed.pod));
     match made {
         Ok(machine) => {
             let start_path = machine.start_path().to_owned();
             took(deed, &start_path, begun);
-            watch_machine(deed, machine.clone(), 0);
+            // A node's machine has a history; nothing of it is this pod's.
+            let known = if matches!(deed.home, Home::Node(_)) { machine.hello().last_event_sequence } else { 0 };
+            watch_machine(deed, machine.clone(), known);
             deed.tell(Message::Machine(machine)).await;
             deed.fact(Fact::MachineUp { start_path: start_path.clone() }).await;
             note_start_path(deed, &start_path).await;
@@ -85,6 +77,23 @@ async fn start_machine(deed: &Deed) {
             deed.fact(Fact::MachineFailed { message }).await;
         }
     }
+}
+
+/// A microVM, or a place on the pod's node.
+async fn obtain(deed: &Deed) -> anyhow::Result<Arc<dyn Machine>> {
+    let tier = match &deed.home {
+        Home::Fargate(tier) => *tier,
+        Home::Node(worker) => return worker.ready().await?.lodge(worker.lodging(&deed.pod, deed.address)).await,
+    };
+    let scratch_gib = i128::from(FREE_STORAGE_GIB) << 30;
+    let needed = need(&deed.pod.spec, Quantity::ZERO);
+    let request = MachineRequest {
+        id: format!("{}-{}", deed.pod.metadata.uid, deed.machine_count),
+        tier,
+        address: deed.address,
+        scratch_bytes: u64::try_from(needed.storage_bytes.max(scratch_gib)).unwrap_or(u64::MAX),
+    };
+    deed.context.drivers.start_machine(request).await
 }
 
 /// Says in the log how long a step of a pod's start took.
@@ -103,11 +112,11 @@ async fn note_start_path(deed: &Deed, start_path: &str) {
     }
 }
 
-/// Opens the usage record: billing begins when the microVM is asked for.
+/// Opens the usage record: billing begins when the microVM is asked for. Pods on worker nodes have none.
 async fn open_usage(deed: &Deed) {
+    let Home::Fargate(tier) = deed.home else { return };
     let needed = need(&deed.pod.spec, Quantity::ZERO);
-    let record =
-        node::usage_record(&deed.pod, deed.tier, needed, &deed.context.host, deed.machine_count, Timestamp::now());
+    let record = node::usage_record(&deed.pod, tier, needed, &deed.context.host, deed.machine_count, Timestamp::now());
     if let Err(error) = deed.context.api.create("/apis/isopod.dev/v1alpha1/usagerecords", &record).await {
         tracing::error!(pod = %deed.pod.metadata.name, %error, "usage record not opened");
     }
@@ -115,6 +124,9 @@ async fn open_usage(deed: &Deed) {
 
 /// Closes the usage record of the pod's newest microVM.
 pub(crate) async fn close_usage(deed: &Deed) {
+    if matches!(deed.home, Home::Node(_)) {
+        return;
+    }
     let name = node::usage_name(&deed.pod.metadata.uid, deed.machine_count);
     let uri = format!("/apis/isopod.dev/v1alpha1/usagerecords/{name}");
     if let Err(error) = deed.context.api.patch(&uri, &node::usage_end(Timestamp::now())).await {
@@ -247,12 +259,17 @@ async fn pull(deed: &Deed, image: String) {
 }
 
 fn place(deed: &Deed) -> Place {
-    let address = deed.address.to_string();
-    let allocatable = [
-        ("cpu".to_owned(), Quantity::from_milli(i128::from(deed.tier.vcpu_millis))),
-        ("memory".to_owned(), Quantity::from_units(i128::from(deed.tier.memory_bytes()))),
-    ];
-    Place { pod_ip: address.clone(), host_ip: address, allocatable: allocatable.into() }
+    let pod_ip = deed.address.to_string();
+    match &deed.home {
+        Home::Fargate(tier) => {
+            let allocatable = [
+                ("cpu".to_owned(), Quantity::from_milli(i128::from(tier.vcpu_millis))),
+                ("memory".to_owned(), Quantity::from_units(i128::from(tier.memory_bytes()))),
+            ];
+            Place { host_ip: pod_ip.clone(), pod_ip, allocatable: allocatable.into() }
+        }
+        Home::Node(worker) => Place { pod_ip, host_ip: worker.address.to_string(), allocatable: worker.allocatable() },
+    }
 }
 
 fn hostname(pod: &Pod) -> String {
@@ -262,7 +279,7 @@ fn hostname(pod: &Pod) -> String {
 
 async fn configure(deed: &Deed) {
     let Some(machine) = deed.machine.clone() else { return };
-    let config = match pod_config(deed).await {
+    let config = match pod_config(deed, machine.as_ref()).await {
         Ok(config) => config,
         Err(message) => {
             deed.event(None, Reason::warning("FailedMount", message.clone())).await;
@@ -289,10 +306,11 @@ async fn configure(deed: &Deed) {
     }
 }
 
-async fn pod_config(deed: &Deed) -> Result<api::PodConfig, String> {
+async fn pod_config(deed: &Deed, machine: &dyn Machine) -> Result<api::PodConfig, String> {
     let pod = &deed.pod;
     let sources = deed.sources.get(&deed.context.api, pod).await.map_err(|error| error.to_string())?;
     let contents = volumes::contents(pod, &sources, &place(deed)).map_err(|problem| problem.to_string())?;
+    let disks = disks::attach(deed, machine, &contents).await?;
     let (nameservers, search, options) = convert::resolver(pod, &deed.context.cluster_dns);
     let mut entropy = vec![0; ENTROPY_BYTES];
     rustix::rand::getrandom(&mut entropy, rustix::rand::GetRandomFlags::empty()).map_err(|error| error.to_string())?;
@@ -309,7 +327,7 @@ async fn pod_config(deed: &Deed) -> Result<api::PodConfig, String> {
             ..Default::default()
         }),
         hosts: convert::hosts(pod),
-        volumes: convert::volumes(contents),
+        volumes: convert::volumes(contents, &disks),
         fs_group: pod.spec.security_context.fs_group,
         ..Default::default()
     })
@@ -452,10 +470,11 @@ async fn copy_logs(deed: &Deed, machine: &dyn Machine, id: &str) -> anyhow::Resu
 
 /// Writes a node's status, and that its room is free when its machine is gone for good.
 pub(crate) async fn write_node(deed: &Deed, state: NodeState) -> Result<(), kube::Error> {
+    let Home::Fargate(tier) = deed.home else { return Ok(()) };
     let name = &deed.pod.spec.node_name;
     let hostname = name.trim_start_matches("fargate-");
     let facts = deed.context.drivers.facts();
-    let status = node::node_status(deed.tier, &deed.address.to_string(), hostname, &facts, state, Timestamp::now());
+    let status = node::node_status(tier, &deed.address.to_string(), hostname, &facts, state, Timestamp::now());
     deed.context.api.patch(&format!("/api/v1/nodes/{name}/status"), &status).await?;
     if state == NodeState::Released {
         deed.context.api.patch(&format!("/api/v1/nodes/{name}"), &node::released()).await?;

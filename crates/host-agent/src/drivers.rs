@@ -2,6 +2,7 @@
 //!
 //! The fake ones of the test kit implement the same traits, so the agent that is tested is the agent that runs.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,6 +64,61 @@ pub struct MachineRequest {
     pub scratch_bytes: u64,
 }
 
+/// A node of many pods to be made.
+#[derive(Clone, Debug)]
+pub struct NodeRequest {
+    /// Unique on this host.
+    pub id: String,
+    /// Processors.
+    pub vcpu_count: u32,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its host name.
+    pub hostname: String,
+    /// Size of its disk in bytes.
+    pub disk_bytes: u64,
+}
+
+/// A pod's place on a node of many.
+#[derive(Clone, Debug)]
+pub struct Lodging {
+    /// UID of the pod.
+    pub uid: String,
+    /// Its address; the node's, if it uses the node's network.
+    pub address: Ipv4Addr,
+    /// Whether it uses the node's network.
+    pub host_network: bool,
+}
+
+/// A running machine that many pods share.
+#[async_trait]
+pub trait NodeMachine: Send + Sync {
+    /// UIDs of the pods that it had when it was greeted.
+    fn pods(&self) -> Vec<String>;
+    /// A pod's part of it, which behaves as a machine of its own; one that is there already is taken up again.
+    async fn lodge(&self, lodging: Lodging) -> anyhow::Result<Arc<dyn Machine>>;
+    /// What it and the containers of all its pods use.
+    async fn stats(&self) -> Result<api::StatsResponse, GuestError>;
+    /// Resolves when it has ended; says what is known about it.
+    async fn exited(&self) -> String;
+    /// Ends it and removes all that it had on this host.
+    async fn destroy(&self) -> anyhow::Result<()>;
+}
+
+/// Machines that an earlier process left running, by id.
+#[derive(Default)]
+pub struct Adopted {
+    /// Those of single pods.
+    pub pods: BTreeMap<String, Arc<dyn Machine>>,
+    /// Those of nodes.
+    pub nodes: BTreeMap<String, Arc<dyn NodeMachine>>,
+}
+
+/// What ids of nodes' machines begin with.
+pub const NODE_ID_PREFIX: &str = "node-";
+
 /// A byte stream to a port in the pod.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
@@ -78,6 +134,10 @@ pub trait Machine: Send + Sync {
     async fn readmit(&self, address: Ipv4Addr) -> anyhow::Result<()>;
     /// Puts an image's disk into a slot.
     async fn attach_image(&self, slot: u32, image: &LocalImage) -> anyhow::Result<()>;
+    /// Puts a volume's disk into a slot; machines of single pods have none for that.
+    async fn attach_volume(&self, disk: PathBuf) -> anyhow::Result<u32> {
+        anyhow::bail!("this machine takes no volumes ({})", disk.display())
+    }
     /// Makes the guest this pod's guest. Network and scratch slot are filled in by the driver.
     async fn configure(&self, config: api::PodConfig) -> Result<(), GuestError>;
     /// Starts a container.
@@ -113,8 +173,14 @@ pub trait Drivers: Send + Sync {
     async fn ensure_image(&self, request: PullRequest) -> Result<LocalImage, PullFailure>;
     /// Makes a microVM.
     async fn start_machine(&self, request: MachineRequest) -> anyhow::Result<Arc<dyn Machine>>;
-    /// Microvms that an earlier process left running, by id.
-    async fn adopt(&self) -> anyhow::Result<Vec<(String, Arc<dyn Machine>)>>;
+    /// Makes a machine that is a node of many pods.
+    async fn start_node(&self, request: NodeRequest) -> anyhow::Result<Arc<dyn NodeMachine>>;
+    /// Machines that an earlier process left running.
+    async fn adopt(&self) -> anyhow::Result<Adopted>;
+    /// The file of a volume's disk, made with an empty file system of this size if it is not there.
+    async fn volume(&self, handle: &str, size_bytes: u64) -> anyhow::Result<PathBuf>;
+    /// Removes the file of a volume's disk; one that is gone is no error.
+    async fn delete_volume(&self, handle: &str) -> anyhow::Result<()>;
     /// What this host is, for its Host object and its nodes.
     fn facts(&self) -> HostFacts;
 }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::drivers::HostFacts;
+use crate::worker::Worker;
 
 /// The kubelet version that nodes report: the API's.
 pub(crate) const KUBELET_VERSION: &str = "v1.36.2-isopod";
@@ -23,6 +24,74 @@ pub(crate) enum NodeState {
     Starting,
     /// Its microVM is gone; only the object is left.
     Released,
+}
+
+/// How a worker node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WorkerState {
+    /// Its machine answers.
+    Ready,
+    /// Its machine is being made.
+    Starting,
+    /// Its machine has ended, or could not be made.
+    NotReady,
+}
+
+/// The status of a worker node, as a merge patch.
+pub(crate) fn worker_status(
+    worker: &Worker,
+    facts: &HostFacts,
+    state: WorkerState,
+    message: &str,
+    now: Timestamp,
+) -> Value {
+    let (status, reason) = match state {
+        WorkerState::Ready => ("True", "KubeletReady"),
+        WorkerState::Starting => ("False", "MachineStarting"),
+        WorkerState::NotReady => ("False", "MachineEnded"),
+    };
+    let allocatable = worker.allocatable();
+    let mut capacity = allocatable.clone();
+    capacity.insert("cpu".into(), Quantity::from_units(i128::from(worker.instance.vcpu_count)));
+    capacity.insert("memory".into(), Quantity::from_units(i128::from(worker.instance.memory_bytes())));
+    json!({"status": {
+        "capacity": capacity,
+        "allocatable": allocatable,
+        "addresses": addresses(&worker.address.to_string(), &worker.name),
+        "conditions": conditions(status, reason, message, now),
+        "nodeInfo": node_info(facts),
+    }})
+}
+
+fn addresses(address: &str, hostname: &str) -> Value {
+    json!([
+        {"type": "InternalIP", "address": address},
+        {"type": "InternalDNS", "address": hostname},
+        {"type": "Hostname", "address": hostname},
+    ])
+}
+
+fn conditions(ready: &str, reason: &str, message: &str, now: Timestamp) -> Value {
+    let condition = |type_: &str, status: &str, reason: &str, message: &str| {
+        json!({
+            "type": type_, "status": status, "reason": reason, "message": message,
+            "lastTransitionTime": seconds(now), "lastHeartbeatTime": seconds(now),
+        })
+    };
+    json!([
+        condition("MemoryPressure", "False", "KubeletHasSufficientMemory", ""),
+        condition("DiskPressure", "False", "KubeletHasNoDiskPressure", ""),
+        condition("PIDPressure", "False", "KubeletHasSufficientPID", ""),
+        condition("Ready", ready, reason, message),
+    ])
+}
+
+fn node_info(facts: &HostFacts) -> Value {
+    json!({
+        "architecture": "amd64", "operatingSystem": "linux", "bootID": "", "machineID": "", "systemUUID": "",
+        "containerRuntimeVersion": runtime(facts), "kernelVersion": facts.kernel, "kubeletVersion": KUBELET_VERSION,
+        "kubeProxyVersion": "", "osImage": "Isopod microVM",
+    })
 }
 
 /// The status of a Fargate node, as a merge patch.
@@ -45,26 +114,12 @@ pub(crate) fn node_status(
         "ephemeral-storage": Quantity::from_units(i128::from(FREE_STORAGE_GIB) << 30),
         "pods": "1",
     });
-    let fine = |type_: &str, reason: &str| json!({"type": type_, "status": "False", "reason": reason, "message": "", "lastTransitionTime": seconds(now), "lastHeartbeatTime": seconds(now)});
     json!({"status": {
         "capacity": capacity,
         "allocatable": capacity,
-        "addresses": [
-            {"type": "InternalIP", "address": address},
-            {"type": "InternalDNS", "address": hostname},
-            {"type": "Hostname", "address": hostname},
-        ],
-        "conditions": [
-            fine("MemoryPressure", "KubeletHasSufficientMemory"),
-            fine("DiskPressure", "KubeletHasNoDiskPressure"),
-            fine("PIDPressure", "KubeletHasSufficientPID"),
-            {"type": "Ready", "status": status, "reason": reason, "message": message, "lastTransitionTime": seconds(now), "lastHeartbeatTime": seconds(now)},
-        ],
-        "nodeInfo": {
-            "architecture": "amd64", "operatingSystem": "linux", "bootID": "", "machineID": "", "systemUUID": "",
-            "containerRuntimeVersion": runtime(facts), "kernelVersion": facts.kernel, "kubeletVersion": KUBELET_VERSION,
-            "kubeProxyVersion": "", "osImage": "Isopod microVM",
-        },
+        "addresses": addresses(address, hostname),
+        "conditions": conditions(status, reason, message, now),
+        "nodeInfo": node_info(facts),
     }})
 }
 

@@ -15,9 +15,11 @@ use isopod_planner::sizing::{Tier, tiers};
 use isopod_vmm::{MachineSpec, Role, SCRATCH_SLOT, StartPath, Vmm};
 
 use crate::drivers::{
-    Drivers, Duplex, HostFacts, LocalImage, Machine, MachineRequest, PullFailure, PullRequest, duplex,
+    Adopted, Drivers, Duplex, HostFacts, LocalImage, Machine, MachineRequest, NODE_ID_PREFIX, NodeMachine, NodeRequest,
+    PullFailure, PullRequest, duplex,
 };
 use crate::guest::{ExecSession, GuestClient, GuestError, GuestStream};
+use crate::lodging::RealNode;
 use crate::pool::{Class, Hurry, ID_PREFIX, Limits, Pool, SCRATCH_BYTES, Taken};
 use crate::scratch::Scratch;
 
@@ -26,6 +28,9 @@ const GUEST_OVERHEAD_BYTES: u64 = 64 << 20;
 
 /// Machines that wait for pods: two each of the two sizes asked for last, about 70 MiB of memory apiece.
 const WAITING: Limits = Limits { per_class: 2, classes: 2 };
+
+/// Smallest disk of a volume: an ext4 file system needs some room for itself.
+const VOLUME_MIN_BYTES: u64 = 8 << 20;
 
 /// The drivers of a real host.
 pub struct RealDrivers {
@@ -37,12 +42,14 @@ pub struct RealDrivers {
     pub vmm: Vmm,
     /// What the host is.
     pub facts: HostFacts,
-    scratch: Scratch,
+    pub(crate) scratch: Scratch,
+    /// Where disks of volumes are.
+    volumes: PathBuf,
     pool: Pool,
 }
 
 impl RealDrivers {
-    /// Puts the drivers together; writable disks are kept in `directory`.
+    /// Puts the drivers together; writable disks of machines are kept in `directory`, those of volumes in `volumes` beside it.
     ///
     /// # Errors
     /// When the pool of waiting microVMs cannot be made.
@@ -54,9 +61,10 @@ impl RealDrivers {
         directory: PathBuf,
     ) -> anyhow::Result<Self> {
         let rehearsals = directory.join("pool");
+        let volumes = directory.with_file_name("volumes");
         let scratch = Scratch::new(directory);
         let pool = Pool::open(vmm.clone(), Arc::new(network.clone()), scratch.clone(), WAITING, &rehearsals).await?;
-        Ok(Self { images, network, vmm, facts, scratch, pool })
+        Ok(Self { images, network, vmm, facts, scratch, volumes, pool })
     }
 
     fn wrap(
@@ -133,6 +141,33 @@ impl RealDrivers {
         }
     }
 
+    /// Where a volume's disk is. Handles come from objects that users can write.
+    fn volume_path(&self, handle: &str) -> anyhow::Result<PathBuf> {
+        let good = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        anyhow::ensure!(
+            !handle.is_empty() && handle.len() <= 128 && handle.chars().all(good),
+            "volume handle {handle:?} is not 1 to 128 letters, digits and hyphens"
+        );
+        Ok(self.volumes.join(format!("{handle}.ext4")))
+    }
+
+    async fn volume(&self, handle: &str, size_bytes: u64) -> anyhow::Result<PathBuf> {
+        let path = self.volume_path(handle)?;
+        if path.exists() {
+            return Ok(path);
+        }
+        std::fs::create_dir_all(&self.volumes)?;
+        let empty = self.scratch.empty(size_bytes.next_multiple_of(1 << 20).max(VOLUME_MIN_BYTES)).await?;
+        let (partial, to) = (path.with_extension("partial"), path.clone());
+        tokio::task::spawn_blocking(move || {
+            crate::scratch::copy_sparse(&empty, &partial)?;
+            std::fs::rename(partial, to)
+        })
+        .await?
+        .context("copying an empty disk")?;
+        Ok(path)
+    }
+
     /// Ends the machines that wait. Those of pods go on running.
     pub async fn close(&self) {
         self.pool.close().await;
@@ -195,9 +230,24 @@ impl Drivers for Real {
         made
     }
 
-    async fn adopt(&self) -> anyhow::Result<Vec<(String, Arc<dyn Machine>)>> {
+    async fn start_node(&self, request: NodeRequest) -> anyhow::Result<Arc<dyn NodeMachine>> {
+        Ok(Arc::new(RealNode::make(self.0.clone(), request).await?))
+    }
+
+    async fn volume(&self, handle: &str, size_bytes: u64) -> anyhow::Result<PathBuf> {
+        self.0.volume(handle, size_bytes).await
+    }
+
+    async fn delete_volume(&self, handle: &str) -> anyhow::Result<()> {
+        match std::fs::remove_file(self.0.volume_path(handle)?) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn adopt(&self) -> anyhow::Result<Adopted> {
         let drivers = &self.0;
-        let mut adopted: Vec<(String, Arc<dyn Machine>)> = Vec::new();
+        let mut adopted = Adopted::default();
         let mut taps = BTreeSet::new();
         for machine in drivers.vmm.adopt().await.context("adopting microVMs")? {
             let id = machine.owner();
@@ -213,7 +263,12 @@ impl Drivers for Real {
             match guest {
                 Ok(guest) => {
                     taps.insert(machine.tap());
-                    adopted.push((id, drivers.wrap(machine, guest, None)));
+                    if id.starts_with(NODE_ID_PREFIX) {
+                        let node = RealNode::adopted(drivers.clone(), machine, guest)?;
+                        adopted.nodes.insert(id, Arc::new(node));
+                    } else {
+                        adopted.pods.insert(id, drivers.wrap(machine, guest, None));
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(id, error = format!("{error:#}"), "a microVM does not answer and is ended");
@@ -222,7 +277,7 @@ impl Drivers for Real {
             }
         }
         drivers.network.sweep(&taps).await?;
-        drivers.scratch.sweep(&adopted.iter().map(|(id, _)| id.clone()).collect());
+        drivers.scratch.sweep(&adopted.pods.keys().chain(adopted.nodes.keys()).cloned().collect());
         Ok(adopted)
     }
 
@@ -249,7 +304,7 @@ struct RealMachine {
 }
 
 /// A locally administered MAC address made from a pod's address.
-fn mac(address: Ipv4Addr) -> String {
+pub(crate) fn mac(address: Ipv4Addr) -> String {
     let [a, b, c, d] = address.octets();
     format!("52:54:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }

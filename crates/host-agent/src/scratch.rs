@@ -29,6 +29,11 @@ impl Scratch {
         self.directory.join(format!("{id}.scratch"))
     }
 
+    /// Where a node keeps what is in its slots.
+    pub(crate) fn slots_path(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}.slots"))
+    }
+
     /// Makes the disk of a machine.
     pub(crate) async fn create(&self, id: &str, size_bytes: u64) -> anyhow::Result<PathBuf> {
         let (empty, path) = (self.empty(size_bytes).await?, self.path(id));
@@ -38,7 +43,7 @@ impl Scratch {
     }
 
     /// The empty file system of a size, made when it is first wanted.
-    async fn empty(&self, size_bytes: u64) -> anyhow::Result<PathBuf> {
+    pub(crate) async fn empty(&self, size_bytes: u64) -> anyhow::Result<PathBuf> {
         let path = self.directory.join(format!("empty-{}MiB.ext4", size_bytes >> 20));
         let _one_at_a_time = self.making.lock().await;
         if path.exists() {
@@ -61,13 +66,14 @@ impl Scratch {
         fs::rename(self.path(from), self.path(to))
     }
 
-    /// Removes the disk of a machine.
+    /// Removes the disk of a machine, and what a node noted.
     pub(crate) fn remove(&self, id: &str) {
-        let path = self.path(id);
-        if let Err(error) = fs::remove_file(&path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %path.display(), %error, "a writable disk cannot be removed");
+        for path in [self.path(id), self.slots_path(id)] {
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "a writable disk cannot be removed");
+            }
         }
     }
 
@@ -83,7 +89,7 @@ impl Scratch {
 }
 
 /// Copies a file without its holes.
-fn copy_sparse(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn copy_sparse(from: &Path, to: &Path) -> io::Result<()> {
     let (source, target) = (File::open(from)?, File::create(to)?);
     target.set_permissions(fs::Permissions::from_mode(0o600))?;
     let length = source.metadata()?.len();

@@ -65,6 +65,23 @@ pub(crate) async fn route(handle: &Handle, index: u32, address: Ipv4Addr) -> Res
     handle.route().add(message).replace().execute().await.map_err(failed(format!("route to {address}")))
 }
 
+/// Takes the route of one address away; one that is gone is fine.
+pub(crate) async fn unroute(handle: &Handle, index: u32, address: Ipv4Addr) -> Result<(), NetError> {
+    let message = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(address, 32)
+        .output_interface(index)
+        .scope(rtnetlink::packet_route::route::RouteScope::Link)
+        .build();
+    match handle.route().del(message).execute().await {
+        Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -NO_SUCH_PROCESS => Ok(()),
+        Err(error) => Err(failed(format!("route to {address}"))(error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// What the kernel answers for a route that is not there (`ESRCH`).
+const NO_SUCH_PROCESS: i32 = 3;
+
 /// All IPv4 networks that this host's interfaces are in, with the names of the interfaces.
 pub(crate) async fn networks(handle: &Handle) -> Result<Vec<ipnet::Ipv4Net>, NetError> {
     let all: Vec<_> = handle

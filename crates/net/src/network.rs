@@ -43,8 +43,8 @@ fn fnv(text: &str) -> u32 {
 pub struct Network {
     names: Arc<Names>,
     handle: Handle,
-    /// Addresses allowed per tap.
-    pods: Arc<Mutex<BTreeMap<String, Ipv4Addr>>>,
+    /// Addresses allowed per tap: one, or those of a node and its pods.
+    pods: Arc<Mutex<BTreeMap<String, BTreeSet<Ipv4Addr>>>>,
     routes: Arc<Mutex<RoutingTable>>,
 }
 
@@ -102,32 +102,62 @@ impl Network {
         Ok(name)
     }
 
-    /// Gives a tap its pod's address: from now on it is routed there and may be spoken under.
+    /// Gives a tap its machine's address, in place of all it had: from now on it is routed there and may be spoken under.
     ///
     /// # Errors
     /// [`NetError`].
     pub async fn attach(&self, tap: &str, address: Ipv4Addr) -> Result<(), NetError> {
-        let index = links::index(&self.handle, tap).await?;
         let mut pods = self.pods.lock().await;
         let mut text = String::new();
-        if let Some(old) = pods.get(tap).filter(|old| **old != address) {
-            text.push_str(&ruleset::disallow(&self.names, tap, *old));
+        for old in pods.remove(tap).unwrap_or_default().into_iter().filter(|old| *old != address) {
+            text.push_str(&ruleset::disallow(&self.names, tap, old));
         }
-        text.push_str(&ruleset::allow(&self.names, tap, address));
-        run_nft(&text).await?;
-        links::route(&self.handle, index, address).await?;
-        pods.insert(tap.to_owned(), address);
+        self.allow(text, tap, address).await?;
+        pods.insert(tap.to_owned(), [address].into());
         Ok(())
     }
 
-    /// Takes a tap away, with its route and its right to speak.
+    /// Gives a tap one more address: a pod's on a machine that is a node.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn admit(&self, tap: &str, address: Ipv4Addr) -> Result<(), NetError> {
+        let mut pods = self.pods.lock().await;
+        self.allow(String::new(), tap, address).await?;
+        pods.entry(tap.to_owned()).or_default().insert(address);
+        Ok(())
+    }
+
+    async fn allow(&self, mut text: String, tap: &str, address: Ipv4Addr) -> Result<(), NetError> {
+        let index = links::index(&self.handle, tap).await?;
+        text.push_str(&ruleset::allow(&self.names, tap, address));
+        run_nft(&text).await?;
+        links::route(&self.handle, index, address).await
+    }
+
+    /// Takes one of its addresses from a tap.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn dismiss(&self, tap: &str, address: Ipv4Addr) -> Result<(), NetError> {
+        let mut pods = self.pods.lock().await;
+        let Some(addresses) = pods.get_mut(tap).filter(|addresses| addresses.contains(&address)) else { return Ok(()) };
+        run_nft(&ruleset::disallow(&self.names, tap, address)).await?;
+        addresses.remove(&address);
+        let index = links::index(&self.handle, tap).await?;
+        links::unroute(&self.handle, index, address).await
+    }
+
+    /// Takes a tap away, with its routes and its right to speak.
     ///
     /// # Errors
     /// [`NetError`].
     pub async fn delete_tap(&self, tap: &str) -> Result<(), NetError> {
         let mut pods = self.pods.lock().await;
-        if let Some(address) = pods.remove(tap) {
-            run_nft(&ruleset::disallow(&self.names, tap, address)).await?;
+        let addresses = pods.remove(tap).unwrap_or_default();
+        let text: String = addresses.into_iter().map(|address| ruleset::disallow(&self.names, tap, address)).collect();
+        if !text.is_empty() {
+            run_nft(&text).await?;
         }
         links::delete(&self.handle, tap).await
     }

@@ -7,6 +7,8 @@ use isopod_types::pod::{
     Volume,
 };
 
+use serde_json::Value;
+
 use crate::environment::{ConfigProblem, Place, Sources, config_map, field_value, resource_value, secret};
 
 /// Lifetime of a projected token that states none, in seconds.
@@ -35,6 +37,20 @@ pub enum Content {
     },
     /// Files.
     Files(Vec<File>),
+    /// A path of the node.
+    HostPath {
+        /// Absolute path.
+        path: String,
+        /// `hostPath.type`.
+        kind: String,
+    },
+    /// The disk of a claim.
+    Claim {
+        /// Name of the claim.
+        name: String,
+        /// Mounted read-only.
+        read_only: bool,
+    },
 }
 
 /// A file in a volume.
@@ -131,10 +147,28 @@ impl View<'_> {
                 projected.sources.iter().map(|source| self.projected(source, mode)).collect();
             return Ok(Content::Files(parts?.concat()));
         }
+        if let Some((kind, source)) = volume.other.iter().next().filter(|_| volume.empty_dir.is_none()) {
+            return self.other(volume, kind, source);
+        }
         let directory = volume.empty_dir.clone().unwrap_or_default();
         let limit = directory.size_limit.unwrap_or_default().units_ceil();
         let size_limit_bytes = u64::try_from(limit).unwrap_or(0);
         Ok(Content::Empty { memory: directory.medium == "Memory", size_limit_bytes })
+    }
+
+    fn other(&self, volume: &Volume, kind: &str, source: &Value) -> Result<Content, ConfigProblem> {
+        let text = |field: &str| source[field].as_str().unwrap_or_default().to_owned();
+        match kind {
+            "hostPath" => Ok(Content::HostPath { path: text("path"), kind: text("type") }),
+            "persistentVolumeClaim" => {
+                Ok(Content::Claim { name: text("claimName"), read_only: source["readOnly"] == true })
+            }
+            "ephemeral" => {
+                let name = format!("{}-{}", self.pod.metadata.name, volume.name);
+                Ok(Content::Claim { name, read_only: false })
+            }
+            _ => Err(ConfigProblem(format!("volumes of type {kind} are not supported; use a persistentVolumeClaim"))),
+        }
     }
 
     fn projected(&self, source: &ProjectedSource, mode: u32) -> Result<Vec<File>, ConfigProblem> {

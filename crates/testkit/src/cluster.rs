@@ -137,6 +137,16 @@ impl TestCluster {
     }
 }
 
+impl TestCluster {
+    /// Waits until nothing is at a path.
+    ///
+    /// # Errors
+    /// After the longest time a test waits.
+    pub async fn wait_for_gone(&self, path: &str) -> anyhow::Result<()> {
+        self.wait_for(path, "its end", Value::is_null).await.map(drop)
+    }
+}
+
 impl Drop for TestCluster {
     fn drop(&mut self) {
         self.stop.cancel();

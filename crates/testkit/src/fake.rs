@@ -1,7 +1,8 @@
 //! Fake images and microVMs behind the host agent's own traits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -9,22 +10,47 @@ use futures::StreamExt;
 use isopod_guest_api as api;
 use isopod_host_agent::ExecSession;
 use isopod_host_agent::drivers::{
-    Drivers, Duplex, HostFacts, LocalImage, Machine, MachineRequest, PullFailure, PullRequest,
+    Adopted, Drivers, Duplex, HostFacts, LocalImage, Lodging, Machine, MachineRequest, NodeMachine, NodeRequest,
+    PullFailure, PullRequest,
 };
 use isopod_host_agent::guest::{GuestError, GuestStream};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-/// What outlives the agent: the microVMs of a host.
+/// What outlives the agent: the microVMs of a host, those of pods and those of nodes.
 #[derive(Clone, Default)]
-pub struct FakeHost(Arc<Mutex<BTreeMap<String, Arc<FakeMachine>>>>);
+pub struct FakeHost {
+    pods: Arc<Mutex<BTreeMap<String, Arc<FakeMachine>>>>,
+    nodes: Arc<Mutex<BTreeMap<String, Arc<FakeNode>>>>,
+    volumes: Arc<Mutex<BTreeSet<String>>>,
+}
 
 impl FakeHost {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<FakeMachine>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ids of the microVMs that run.
+    fn lock_nodes(&self) -> MutexGuard<'_, BTreeMap<String, Arc<FakeNode>>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ids of the nodes' machines that run, with the UIDs of their pods.
+    pub fn nodes(&self) -> BTreeMap<String, Vec<String>> {
+        let nodes = self.lock_nodes();
+        let running = nodes.iter().filter(|(_, node)| !*node.over.borrow());
+        running.map(|(id, node)| (id.clone(), node.pods())).collect()
+    }
+
+    fn lock_volumes(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.volumes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Names of the disks of volumes.
+    pub fn volumes(&self) -> Vec<String> {
+        self.lock_volumes().iter().cloned().collect()
+    }
+
+    /// Ids of the microVMs of single pods that run.
     pub fn machines(&self) -> Vec<String> {
         self.lock().iter().filter(|(_, machine)| !machine.is_over()).map(|(id, _)| id.clone()).collect()
     }
@@ -34,6 +60,7 @@ impl FakeHost {
         self.lock().values().for_each(|machine| {
             machine.over.send_replace(true);
         });
+        self.lock_nodes().values().for_each(|node| node.end());
     }
 }
 
@@ -59,10 +86,31 @@ impl Drivers for FakeDrivers {
         Ok(machine)
     }
 
-    async fn adopt(&self) -> anyhow::Result<Vec<(String, Arc<dyn Machine>)>> {
+    async fn start_node(&self, request: NodeRequest) -> anyhow::Result<Arc<dyn NodeMachine>> {
+        let node = Arc::new(FakeNode::default());
+        self.0.lock_nodes().insert(request.id, node.clone());
+        Ok(node)
+    }
+
+    async fn adopt(&self) -> anyhow::Result<Adopted> {
+        let mut adopted = Adopted::default();
         let machines = self.0.lock();
         let running = machines.iter().filter(|(_, machine)| !machine.is_over());
-        Ok(running.map(|(id, machine)| (id.clone(), machine.clone() as Arc<dyn Machine>)).collect())
+        adopted.pods.extend(running.map(|(id, machine)| (id.clone(), machine.clone() as Arc<dyn Machine>)));
+        let nodes = self.0.lock_nodes();
+        let running = nodes.iter().filter(|(_, node)| !*node.over.borrow());
+        adopted.nodes.extend(running.map(|(id, node)| (id.clone(), node.clone() as Arc<dyn NodeMachine>)));
+        Ok(adopted)
+    }
+
+    async fn volume(&self, handle: &str, _size_bytes: u64) -> anyhow::Result<PathBuf> {
+        self.0.lock_volumes().insert(handle.to_owned());
+        Ok(handle.into())
+    }
+
+    async fn delete_volume(&self, handle: &str) -> anyhow::Result<()> {
+        self.0.lock_volumes().remove(handle);
+        Ok(())
     }
 
     fn facts(&self) -> HostFacts {
@@ -75,6 +123,66 @@ impl Drivers for FakeDrivers {
             simulated: true,
             kernel: "simulated".into(),
         }
+    }
+}
+
+/// A node's machine: each pod has a simulated machine in it.
+#[derive(Default)]
+struct FakeNode {
+    pods: Mutex<BTreeMap<String, Arc<FakeMachine>>>,
+    over: watch::Sender<bool>,
+}
+
+impl FakeNode {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<FakeMachine>>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) {
+        for machine in self.lock().values() {
+            machine.over.send_replace(true);
+        }
+        self.over.send_replace(true);
+    }
+}
+
+#[async_trait]
+impl NodeMachine for FakeNode {
+    fn pods(&self) -> Vec<String> {
+        let pods = self.lock();
+        pods.iter().filter(|(_, machine)| !machine.is_over()).map(|(uid, _)| uid.clone()).collect()
+    }
+
+    async fn lodge(&self, lodging: Lodging) -> anyhow::Result<Arc<dyn Machine>> {
+        anyhow::ensure!(!*self.over.borrow(), "the simulated node is gone");
+        let mut pods = self.lock();
+        let machine = pods.get(&lodging.uid).filter(|machine| !machine.is_over()).cloned().unwrap_or_default();
+        pods.insert(lodging.uid, machine.clone());
+        Ok(machine)
+    }
+
+    async fn stats(&self) -> Result<api::StatsResponse, GuestError> {
+        let pods = self.lock().clone();
+        let mut whole = api::StatsResponse::default();
+        for (uid, machine) in pods {
+            let stats = machine.stats().await?;
+            let named = |one: api::ContainerStats| api::ContainerStats { id: format!("{uid}.{}", one.id), ..one };
+            whole.containers.extend(stats.containers.into_iter().map(named));
+            let containers = std::mem::take(&mut whole.containers);
+            whole = api::StatsResponse { containers, ..stats };
+        }
+        Ok(whole)
+    }
+
+    async fn exited(&self) -> String {
+        // An error means that the node itself is gone.
+        drop(self.over.subscribe().wait_for(|over| *over).await);
+        "its simulated process is gone".into()
+    }
+
+    async fn destroy(&self) -> anyhow::Result<()> {
+        self.end();
+        Ok(())
     }
 }
 
@@ -154,6 +262,10 @@ impl Machine for FakeMachine {
 
     async fn attach_image(&self, _slot: u32, _image: &LocalImage) -> anyhow::Result<()> {
         Ok(())
+    }
+
+    async fn attach_volume(&self, _disk: PathBuf) -> anyhow::Result<u32> {
+        Ok(0)
     }
 
     async fn configure(&self, config: api::PodConfig) -> Result<(), GuestError> {

@@ -140,13 +140,13 @@ pub struct NodeGroupSpec {
 }
 
 impl Default for NodeGroupSpec {
-    /// eksctl's: two nodes of `m5.large` with 80 GiB.
+    /// What the API leaves out: whole numbers that are 0, and everything that was not said.
     fn default() -> Self {
         Self {
-            instance_type: "m5.large".into(),
-            min_size: 2,
-            max_size: 2,
-            desired_size: 2,
+            instance_type: String::new(),
+            min_size: 0,
+            max_size: i64::MAX,
+            desired_size: 0,
             volume_size_gib: 80,
             labels: BTreeMap::new(),
             taints: Vec::new(),

@@ -1,6 +1,7 @@
 //! What a host agent knows about one pod. It changes only by facts, and survives a restart of the agent on disk.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ pub struct Observed {
     pub containers: BTreeMap<String, Runs>,
     /// When the agent first saw the pod.
     pub seen_at: Option<Timestamp>,
+    /// Address given to it, of a pod on a node of many; it keeps it for life.
+    pub address: Option<Ipv4Addr>,
 }
 
 /// A pod's microVM.
