@@ -22,13 +22,21 @@ pub(crate) fn certificate_user(certificate_der: &[u8]) -> Option<UserInfo> {
 /// The identity of a request from the network. A certificate wins over a token, as upstream.
 ///
 /// # Errors
-/// 401 for credentials that are not good.
-pub(crate) fn user(server: &ApiServer, headers: &HeaderMap, certificate: Option<UserInfo>) -> Result<UserInfo, Status> {
+/// 401 for credentials that are not good, and without any where that is not allowed.
+pub(crate) async fn user(
+    server: &ApiServer,
+    headers: &HeaderMap,
+    path: &str,
+    certificate: Option<UserInfo>,
+) -> Result<UserInfo, Status> {
     if let Some(user) = certificate {
         return Ok(user);
     }
-    let Some(token) = bearer(headers) else { return Ok(UserInfo::anonymous()) };
-    token_user(server, &token, &[]).map(|(user, _)| user).map_err(|why| {
+    let Some(token) = bearer(headers) else {
+        let allowed = server.oidc.allows_anonymous(path);
+        return if allowed { Ok(UserInfo::anonymous()) } else { Err(Status::unauthorized()) };
+    };
+    token_user(server, &token, &[]).await.map(|(user, _)| user).map_err(|why| {
         tracing::debug!(why, "a bearer token was refused");
         Status::unauthorized()
     })
@@ -45,7 +53,7 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
 ///
 /// # Errors
 /// Why it is refused.
-pub(crate) fn token_user(
+pub(crate) async fn token_user(
     server: &ApiServer,
     token: &str,
     audiences: &[&str],
@@ -53,7 +61,11 @@ pub(crate) fn token_user(
     if token.is_empty() {
         return Err("no token".into());
     }
-    server.tokens.check(server, token, audiences)
+    match server.oidc.check(server, token).await? {
+        // Tokens of others say nothing about audiences of the cluster: they are good for its own.
+        Some(user) => Ok((user, server.tokens.own_audiences(audiences)?)),
+        None => server.tokens.check(server, token, audiences),
+    }
 }
 
 /// The identity that the request asks to act as, when the real one may do that.

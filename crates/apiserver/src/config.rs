@@ -56,6 +56,9 @@ pub struct Config {
     pub kubernetes_version: String,
     /// Where the time comes from.
     pub clock: Clock,
+    /// File with an AuthenticationConfiguration: whose tokens are believed besides the cluster's own; none:
+    /// `authentication.yaml` in the state directory, if there is one.
+    pub authentication: Option<PathBuf>,
     /// How requests are recorded; none: as `audit-policy.yaml` in the state directory says, if there is one.
     pub audit: Option<Audit>,
     /// Bounds of the store.
@@ -73,6 +76,7 @@ impl Default for Config {
             issuer: "https://kubernetes.default.svc.cluster.local".into(),
             kubernetes_version: "v1.36.2".into(),
             clock: Clock::system(),
+            authentication: None,
             audit: None,
             store_limits: isopod_store::Limits::default(),
         }
@@ -107,6 +111,16 @@ pub enum OpenError {
         "{path} is unusable: {why}\nhint: restore the file: without its keys, what they sealed is lost (upstream documents the format as EncryptionConfiguration)"
     )]
     Encryption {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The configuration of authentication.
+    #[error(
+        "authentication configuration {path} is unusable: {why}\nhint: it is an AuthenticationConfiguration of apiserver.config.k8s.io/v1, as upstream documents it"
+    )]
+    Authentication {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.

@@ -37,6 +37,7 @@ mod kubelets;
 mod listen;
 mod metrics;
 mod negotiate;
+mod oidc;
 mod options;
 mod ownership;
 mod pipeline;

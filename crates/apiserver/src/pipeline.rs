@@ -81,7 +81,7 @@ async fn process(
 ) -> Result<Response, Status> {
     let found = match caller {
         Caller::Known(user) => Ok(user),
-        Caller::Network(certificate) => authn::user(server, request.headers(), certificate),
+        Caller::Network(certificate) => authn::user(server, request.headers(), &info.path, certificate).await,
     };
     let (real, refused) = match found {
         Ok(user) => (user, None),
@@ -232,7 +232,7 @@ async fn perform_verb(context: &Context<'_>, request: Request<RequestBody>) -> R
             let body = body::read(request.into_body()).await?;
             context.note_body(&body);
             match verb {
-                "create" if !context.kind.is_stored() => reviews::create(context, &body),
+                "create" if !context.kind.is_stored() => reviews::create(context, &body).await,
                 "create" => create::answer(context, &body).await,
                 "update" => edit::update(context, edit::Part::Main, &body).await,
                 "patch" => edit::patch(context, edit::Part::Main, &body).await,

@@ -12,7 +12,7 @@ use crate::respond::{self, Response};
 use crate::strategy::text;
 use crate::user::UserInfo;
 
-pub(crate) fn create(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
+pub(crate) async fn create(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     if context.shape.output.form != Form::Object {
         return Err(Status::not_acceptable(&negotiate::MEDIA_TYPES));
     }
@@ -20,11 +20,11 @@ pub(crate) fn create(context: &Context<'_>, body: &[u8]) -> Result<Response, Sta
     let mut object = context.decode(body, &options)?;
     object["apiVersion"] = context.kind.api_version().into();
     object["kind"] = context.kind.kind.as_str().into();
-    object["status"] = answer(context, &object)?;
+    object["status"] = answer(context, &object).await?;
     Ok(respond::document(201, &object, &context.shape.output))
 }
 
-fn answer(context: &Context<'_>, object: &Value) -> Result<Value, Status> {
+async fn answer(context: &Context<'_>, object: &Value) -> Result<Value, Status> {
     let spec = &object["spec"];
     match context.kind.plural.as_str() {
         "selfsubjectreviews" => Ok(json!({"userInfo": user_value(&context.user)})),
@@ -39,7 +39,7 @@ fn answer(context: &Context<'_>, object: &Value) -> Result<Value, Status> {
             }
             access(context, &subject(spec), spec)
         }
-        "tokenreviews" => Ok(token(context, spec)),
+        "tokenreviews" => Ok(token(context, spec).await),
         _ => Err(Status::method_not_allowed(context.kind, "create")),
     }
 }
@@ -112,9 +112,9 @@ fn rules(context: &Context<'_>, namespace: &str) -> Value {
     })
 }
 
-fn token(context: &Context<'_>, spec: &Value) -> Value {
+async fn token(context: &Context<'_>, spec: &Value) -> Value {
     let audiences: Vec<&str> = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    match authn::token_user(&context.server, text(spec, &["token"]), &audiences) {
+    match authn::token_user(&context.server, text(spec, &["token"]), &audiences).await {
         Ok((user, audiences)) => json!({"authenticated": true, "user": user_value(&user), "audiences": audiences}),
         Err(why) => json!({"user": {}, "error": why}),
     }

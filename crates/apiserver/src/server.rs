@@ -19,6 +19,7 @@ use crate::encoded::Encoded;
 use crate::fair::FairQueue;
 use crate::kubelets::Kubelets;
 use crate::metrics::Metrics;
+use crate::oidc::Oidc;
 use crate::pki::Pki;
 use crate::tokens::Tokens;
 use crate::usage::Measurements;
@@ -50,6 +51,8 @@ pub struct ApiServer {
     pub(crate) quotas: Turns,
     pub(crate) metrics: Metrics,
     pub(crate) audit: Auditor,
+    /// Issuers that are believed besides the cluster itself.
+    pub(crate) oidc: Oidc,
     pub(crate) encoded: Encoded,
     /// Group versions that other servers answer for.
     pub(crate) extensions: aggregation::Snapshot,
@@ -81,7 +84,10 @@ impl ApiServer {
             None => Store::memory(config.store_limits),
         };
         let audit = config.audit.clone().or_else(|| Audit::of_directory(config.state_directory.as_deref()?));
+        let file = || Oidc::file_of(config.state_directory.as_deref()?);
+        let authentication = config.authentication.clone().or_else(file);
         let server = Arc::new(Self {
+            oidc: Oidc::open(authentication, &config.issuer)?,
             audit: Auditor::open(audit.as_ref(), &config.clock)?,
             tokens: Tokens::new(&pki, &config)?,
             tables: watch::Sender::new(Arc::new(Served::builtin())),

@@ -159,6 +159,17 @@ impl Tokens {
         Ok((user, shared))
     }
 
+    /// The audiences asked for that are the server's own; without any, all of these.
+    ///
+    /// # Errors
+    /// When none is.
+    pub(crate) fn own_audiences(&self, asked: &[&str]) -> Result<Vec<String>, String> {
+        match asked.is_empty() || asked.contains(&self.issuer.as_str()) {
+            true => Ok(vec![self.issuer.clone()]),
+            false => Err(format!("the token is not for any of the target audiences {asked:?}")),
+        }
+    }
+
     /// Signature and times; the server's clock decides, not the system's.
     fn claims(&self, server: &ApiServer, token: &str) -> Result<Claims, String> {
         let mut validation = Validation::new(Algorithm::ES256);

@@ -18,6 +18,7 @@ use crate::table::Kind;
 use crate::validate::FieldError;
 use crate::walk;
 
+pub(crate) use expressions::{Expression, Scope};
 pub use matching::Matching;
 pub use policy::{Action, Binding, Parameters, Policy, Verdict};
 pub(crate) use webhook::target;

@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod apply;
+pub mod authentication;
 mod cel;
 pub mod crd;
 pub mod decode;

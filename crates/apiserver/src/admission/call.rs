@@ -57,13 +57,24 @@ impl Client {
     pub(crate) async fn post(&self, place: &Place, body: Bytes, limit: Duration) -> Result<Bytes, String> {
         let url = format!("{}?timeout={}s", place.url, limit.as_secs());
         let failed = |why: String| format!("Post {url:?}: {why}");
-        match tokio::time::timeout(limit, self.exchange(place, &url, body)).await {
-            Ok(answer) => answer.map_err(failed),
-            Err(_) => Err(failed("context deadline exceeded".into())),
-        }
+        self.limited(place, &url, Some(body), limit).await.map_err(failed)
     }
 
-    async fn exchange(&self, place: &Place, url: &str, body: Bytes) -> Result<Bytes, String> {
+    /// Gets a document; the answer's body.
+    ///
+    /// # Errors
+    /// What went wrong.
+    pub(crate) async fn get(&self, place: &Place, limit: Duration) -> Result<Bytes, String> {
+        let failed = |why: String| format!("Get {:?}: {why}", place.url);
+        self.limited(place, &place.url, None, limit).await.map_err(failed)
+    }
+
+    async fn limited(&self, place: &Place, url: &str, body: Option<Bytes>, limit: Duration) -> Result<Bytes, String> {
+        let answer = tokio::time::timeout(limit, self.exchange(place, url, body)).await;
+        answer.unwrap_or_else(|_| Err("context deadline exceeded".into()))
+    }
+
+    async fn exchange(&self, place: &Place, url: &str, body: Option<Bytes>) -> Result<Bytes, String> {
         if let Some(sender) = self.idle(place) {
             // The other side may have closed it while it waited.
             if let Ok(answer) = self.send(place, url, body.clone(), sender).await {
@@ -95,20 +106,21 @@ impl Client {
         Ok(sender)
     }
 
-    async fn send(&self, place: &Place, url: &str, body: Bytes, mut sender: Sender) -> Result<Bytes, String> {
+    async fn send(&self, place: &Place, url: &str, body: Option<Bytes>, mut sender: Sender) -> Result<Bytes, String> {
         let shown = |error: &dyn std::fmt::Display| error.to_string();
         let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| shown(&error))?;
         let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let request = Request::builder()
-            .method(Method::POST)
+        let mut request = Request::builder()
+            .method(if body.is_some() { Method::POST } else { Method::GET })
             .uri(path)
             .header(HOST, authority)
             .header(USER_AGENT, concat!("isopod/", env!("CARGO_PKG_VERSION")))
-            .header(CONTENT_TYPE, "application/json")
-            .header(ACCEPT, "application/json")
-            .body(Full::from(body))
-            .map_err(|error| shown(&error))?;
+            .header(ACCEPT, "application/json");
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::from(body.unwrap_or_default())).map_err(|error| shown(&error))?;
         let response = sender.send_request(request).await.map_err(|error| shown(&error))?;
         let status = response.status();
         let read = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;

@@ -24,7 +24,11 @@ pub(crate) fn find(facts: &Stored<'_>, target: &Target) -> Result<Place, String>
     }
 }
 
-fn of_url(url: &str) -> Result<Place, String> {
+/// The place that a URL names.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn of_url(url: &str) -> Result<Place, String> {
     let uri: Uri = url.parse().map_err(|error| format!("{url:?}: {error}"))?;
     let host = uri.host().ok_or_else(|| format!("{url:?} names no host"))?.to_owned();
     let server_name = host.trim_matches(['[', ']']).to_owned();

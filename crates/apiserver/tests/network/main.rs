@@ -10,6 +10,7 @@ mod customs;
 mod hooks;
 mod kubectl;
 mod node;
+mod oidc;
 mod protobuf;
 mod proxy;
 mod rollouts;

@@ -65,9 +65,20 @@ impl Site {
         Self::with_limits(Limits::default()).await
     }
 
+    /// The same with a file in its state directory.
+    pub async fn with_file(name: &str, text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("state")).unwrap();
+        std::fs::write(directory.path().join("state").join(name), text).unwrap();
+        Self::open_in(directory, Limits::default()).await
+    }
+
     /// The same with a store that gives up earlier.
     pub async fn with_limits(store_limits: Limits) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::open_in(tempfile::tempdir().unwrap(), store_limits).await
+    }
+
+    async fn open_in(directory: TempDir, store_limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let advertise = listener.local_addr().unwrap();
         let state_directory = Some(directory.path().join("state"));

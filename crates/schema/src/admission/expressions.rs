@@ -11,19 +11,19 @@ const BUDGET: u64 = 10_000_000;
 
 /// An expression with its text.
 #[derive(Debug)]
-pub(super) struct Expression {
-    pub(super) text: String,
+pub(crate) struct Expression {
+    pub(crate) text: String,
     program: Program,
 }
 
 /// What expressions are about. Names that are not given are unknown to the expressions.
-pub(super) struct Scope<'a> {
+pub(crate) struct Scope<'a> {
     variables: Vec<(&'static str, Cel<'a>)>,
     budget: Budget,
 }
 
 impl<'a> Scope<'a> {
-    pub(super) fn new(documents: &[(&'static str, &'a Value)]) -> Self {
+    pub(crate) fn new(documents: &[(&'static str, &'a Value)]) -> Self {
         let variables = documents.iter().map(|(name, value)| (*name, of_document(value, None))).collect();
         Self { variables, budget: Budget(BUDGET) }
     }
@@ -33,13 +33,13 @@ impl<'a> Scope<'a> {
         self.variables.push((name, value));
     }
 
-    pub(super) fn evaluate(&mut self, expression: &'a Expression) -> Result<Cel<'a>, EvalError> {
+    pub(crate) fn evaluate(&mut self, expression: &'a Expression) -> Result<Cel<'a>, EvalError> {
         expression.program.evaluate(self.variables.clone(), &mut self.budget)
     }
 }
 
 impl Expression {
-    pub(super) fn compile(text: &str, names: &[&str], wanted: &Type<'_>) -> Result<Self, String> {
+    pub(crate) fn compile(text: &str, names: &[&str], wanted: &Type<'_>) -> Result<Self, String> {
         let variables: Vec<(&str, Type<'_>)> = names.iter().map(|name| (*name, Type::Dyn)).collect();
         let program =
             Program::compile(text, &variables, wanted).map_err(|error| format!("compilation failed: {error}"))?;
