@@ -313,6 +313,10 @@ impl Scheduler {
             self.index.nominate(&Arc::new(PodInfo::of(pod)), &node);
             candidate.victims.iter().for_each(|victim| evict(&mut plan, pod, victim, &node, world, now));
             nominated = Some(node);
+        } else if self.index.nomination(&key).is_some() && !preemption::is_under_way(&self.index, &PodInfo::of(pod)) {
+            // Others may have the room that was kept and does not help any more.
+            self.index.withdraw(&key);
+            nominated = Some(String::new());
         }
         let mut message = failure.message;
         if self.index.workers() == 0 {
@@ -354,7 +358,7 @@ fn unscheduled(pod: &Pod, message: &str, nominated: Option<&str>, now: Timestamp
     }
     let mut patch = status.unwrap_or_else(|| json!({"status": {}}));
     if let Some(node) = nominated.filter(|node| *node != pod.status.nominated_node_name) {
-        patch["status"]["nominatedNodeName"] = json!(node);
+        patch["status"]["nominatedNodeName"] = if node.is_empty() { Value::Null } else { json!(node) };
     }
     if patch["status"] != json!({}) {
         writes.push(Write::Patch { target, subresource: "status", patch });

@@ -147,7 +147,7 @@ pub fn find(index: &Index, cycle: &Cycle<'_>, survey: &Survey, budgets: &[Budget
 }
 
 /// Whether pods are ending already to make room for this one.
-fn is_under_way(index: &Index, own: &PodInfo) -> bool {
+pub(super) fn is_under_way(index: &Index, own: &PodInfo) -> bool {
     let node = index.nomination(&own.key).map(|slot| index.node(slot));
     node.is_some_and(|node| node.pods.values().any(|pod| pod.is_deleting && pod.priority < own.priority))
 }
