@@ -345,6 +345,18 @@ fn policies_decide_about_volumes_that_were_left() {
 }
 
 #[test]
+fn a_volume_that_is_deleted_while_bound_waits_for_its_claim() {
+    let mut model = Model::with(&[claim("c", json!({})), volume("v", "9Gi", json!({}))]);
+    model.settle(&[]);
+    model.delete(VOLUME, "v");
+    model.settle(&[]);
+    assert_eq!((model.phase(CLAIM, "c"), model.phase(VOLUME, "v")), ("Bound", "Bound"));
+    model.delete(CLAIM, "c");
+    model.settle(&[]);
+    assert_eq!((model.phase(CLAIM, "c"), model.phase(VOLUME, "v")), ("gone", "gone"));
+}
+
+#[test]
 fn lost_volumes_and_default_classes() {
     let mut model = Model::with(&[claim("c", json!({})), volume("v", "9Gi", json!({}))]);
     model.settle(&[]);

@@ -25,7 +25,7 @@ pub fn plan(
         return Plan { writes: vec![write], again_at: None };
     }
     if volume.metadata.is_deleting() {
-        return Plan::nothing();
+        return end(volume, claim);
     }
     let Some(reference) = &volume.spec.claim_ref else { return phase(volume, "Available") };
     if reference.uid.is_empty() {
@@ -39,6 +39,13 @@ pub fn plan(
         Some(_) => release(volume),
         None => left(volume, claim.is_some(), now),
     }
+}
+
+/// A volume that was deleted while a claim had it goes once the claim is gone.
+fn end(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>) -> Plan {
+    let uid = volume.spec.claim_ref.as_ref().map_or("", |reference| reference.uid.as_str());
+    let is_held = claim.is_some_and(|claim| claim.metadata.uid == uid);
+    if is_held || volume.status.phase != "Bound" { Plan::nothing() } else { phase(volume, "Released") }
 }
 
 /// The claim is not there, or another has its name.

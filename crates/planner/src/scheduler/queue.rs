@@ -46,11 +46,12 @@ impl Wakes {
         wakes
     }
 
+    fn kinds(self) -> [bool; 4] {
+        [self.by_node, self.by_departure, self.by_arrival, self.by_storage]
+    }
+
     fn meets(self, news: Self) -> bool {
-        (self.by_node && news.by_node)
-            || (self.by_departure && news.by_departure)
-            || (self.by_arrival && news.by_arrival)
-            || (self.by_storage && news.by_storage)
+        self.kinds().into_iter().zip(news.kinds()).any(|(wanted, brought)| wanted && brought)
     }
 }
 
@@ -86,6 +87,8 @@ pub struct Queue {
     active: BTreeSet<Rank>,
     backoff: BTreeSet<(Timestamp, Key)>,
     flush: BTreeSet<(Timestamp, Key)>,
+    /// How many of those that wait each sort of news may help: most news help nobody.
+    interested: [usize; 4],
     turns: u64,
 }
 
@@ -179,6 +182,10 @@ impl Queue {
             Place::Waiting { wakes, .. } => wakes.meets(news) && accepted(&entry.tolerations),
             _ => false,
         };
+        let reaches_somebody = self.interested.iter().zip(news.kinds()).any(|(count, brought)| brought && *count > 0);
+        if !reaches_somebody {
+            return 0;
+        }
         let waiting = self.flush.iter().map(|(_, key)| key);
         let woken: Vec<Key> = waiting.filter(|key| self.entries.get(*key).is_some_and(helped)).cloned().collect();
         woken.iter().for_each(|key| {
@@ -208,8 +215,9 @@ impl Queue {
             Place::Backoff(at) => {
                 self.backoff.insert((at, key.clone()));
             }
-            Place::Waiting { flush_at, .. } => {
+            Place::Waiting { flush_at, wakes } => {
                 self.flush.insert((flush_at, key.clone()));
+                self.interested.iter_mut().zip(wakes.kinds()).for_each(|(count, wanted)| *count += usize::from(wanted));
             }
             Place::Out => {}
         }
@@ -224,8 +232,9 @@ impl Queue {
             Place::Backoff(at) => {
                 self.backoff.remove(&(at, key.clone()));
             }
-            Place::Waiting { flush_at, .. } => {
+            Place::Waiting { flush_at, wakes } => {
                 self.flush.remove(&(flush_at, key.clone()));
+                self.interested.iter_mut().zip(wakes.kinds()).for_each(|(count, wanted)| *count -= usize::from(wanted));
             }
             Place::Out => {}
         }
