@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use isopod_types::autoscaling::HorizontalPodAutoscaler;
 use isopod_types::batch::{CronJob, Job};
 use isopod_types::daemonset::DaemonSet;
+use isopod_types::disruption::PodDisruptionBudget;
 use isopod_types::lease::Lease;
 use isopod_types::node::{ConfigMap, Namespace, Node, ServiceAccount};
 use isopod_types::own::{Cluster, FargateProfile, Host, NodeGroup};
@@ -215,6 +217,8 @@ kinds! {
     revisions: ControllerRevision,
     jobs: Job,
     cron_jobs: CronJob,
+    budgets: PodDisruptionBudget,
+    autoscalers: HorizontalPodAutoscaler,
     claims: PersistentVolumeClaim,
     volumes: PersistentVolume,
     classes: StorageClass,

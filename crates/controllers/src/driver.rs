@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{Cache, Changed, WATCHED};
 use crate::execute::{Executor, Outcome};
 use crate::graph::{Metadata, Served, interned};
+use crate::labelled::Labelled;
 use crate::loops::{self, GARBAGE, NAMESPACE_END, Scheduling, State};
 use crate::placed::Placed;
 use crate::queue::{Queue, Work};
@@ -113,6 +114,9 @@ impl Driver {
             said: BTreeMap::new(),
             cursors: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            histories: BTreeMap::new(),
+            labelled: Labelled::default(),
         };
         let executor = Executor { client, recorder: Arc::default() };
         Self {
@@ -268,6 +272,10 @@ impl Driver {
             if let Some(key) = loops::assumed_node(target) {
                 self.remove("Node", key);
             }
+        }
+        if !outcome.answers.is_empty() {
+            self.state.answers.entry(work.clone()).or_default().extend(outcome.answers);
+            self.queue.add(work.clone());
         }
         match outcome.refusal {
             Some(words) => drop(self.state.refusals.insert(work.clone(), words)),

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
+use isopod_planner::autoscaling::Answers;
 use isopod_planner::events::{Recorder, Recording, Source};
 use isopod_planner::{Reason, Target, Write};
 use isopod_types::Key;
@@ -25,6 +26,8 @@ pub(crate) struct Outcome {
     pub(crate) gone: Vec<(&'static str, Key, String)>,
     /// Targets of creations that failed.
     pub(crate) not_created: Vec<Target>,
+    /// What was asked for, by path.
+    pub(crate) answers: Answers,
     /// Why the API refused a creation.
     pub(crate) refusal: Option<String>,
     /// Whether the plan is to be made anew soon.
@@ -45,7 +48,7 @@ fn runs(writes: Vec<Write>) -> Vec<Vec<Write>> {
     let mut room = 0;
     for write in writes {
         let is_create = matches!(write, Write::Create { .. });
-        let parallel = is_create || matches!(write, Write::Delete { .. } | Write::Event { .. });
+        let parallel = is_create || matches!(write, Write::Delete { .. } | Write::Read { .. } | Write::Event { .. });
         let same = |run: &&mut Vec<Write>| std::mem::discriminant(&run[0]) == std::mem::discriminant(&write);
         match runs.last_mut().filter(same).filter(|_| parallel) {
             Some(run) if !is_create || run.len() < room => run.push(write),
@@ -102,6 +105,8 @@ impl Executor {
     async fn succeeded(&self, write: &Write, answer: Value) -> Outcome {
         let mut outcome = Outcome::default();
         match write {
+            // A scale is not the object it is of.
+            Write::Patch { subresource: "scale", .. } => {}
             // What waited for nothing but its finalizers is gone with the last of them.
             Write::Patch { target, .. } if is_deleting(&answer) && !still_there(&answer) => {
                 outcome.gone.push(ended(target));
@@ -115,6 +120,7 @@ impl Executor {
                 }
                 _ => outcome.gone.push(ended(target)),
             },
+            Write::Read { path } => drop(outcome.answers.insert(path.clone(), Ok(answer))),
             Write::Evict { .. } | Write::Bind { .. } | Write::Event { .. } => {}
         }
         if let Write::Create { target, object, .. } = write
@@ -131,6 +137,9 @@ impl Executor {
             other => (0, other.to_string()),
         };
         match (write, code) {
+            (Write::Read { path }, _) => {
+                return Outcome { answers: [(path.clone(), Err(text))].into(), ..Outcome::default() };
+            }
             (Write::Create { tolerate_existing: true, .. }, 409) => return Outcome::default(),
             (
                 Write::Delete { target, .. }
@@ -226,6 +235,7 @@ impl Outcome {
     fn merge(&mut self, other: Self) {
         self.written.extend(other.written);
         self.gone.extend(other.gone);
+        self.answers.extend(other.answers);
         self.not_created.extend(other.not_created);
         self.refusal = other.refusal.or(self.refusal.take());
         self.failed |= other.failed;

@@ -125,6 +125,12 @@ impl Metadata {
         touched
     }
 
+    /// The object of a group, kind and name.
+    pub(crate) fn named(&self, group: &str, kind: &str, key: &Key) -> Option<&Item> {
+        let uid = self.uids.get(&(interned(group), interned(kind), key.clone()))?;
+        self.graph.get(uid)
+    }
+
     /// Keys of all objects of a kind.
     pub(crate) fn keys(&self, served: &Served) -> Vec<Key> {
         let of_kind = self.uids.keys().filter(|(group, kind, _)| *group == served.group && *kind == served.kind);

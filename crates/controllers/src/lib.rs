@@ -12,6 +12,7 @@ mod driver;
 mod execute;
 mod gone;
 mod graph;
+mod labelled;
 mod loops;
 mod placed;
 mod queue;

@@ -88,6 +88,7 @@ pub(crate) fn of(write: &Write) -> Option<Request<Vec<u8>>> {
                 json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata, "spec": {"finalizers": []}});
             request(Method::PUT, format!("{}/finalize", path(target)), "application/json", &body)
         }
+        Write::Read { path } => Request::builder().uri(path).body(Vec::new()).ok(),
         Write::Event { .. } => None,
     }
 }

@@ -152,6 +152,11 @@ pub enum Write {
         /// The namespace.
         target: Target,
     },
+    /// Ask what is at a path of the API. The answer is known before the next decision about the same key, which follows at once.
+    Read {
+        /// Path and query.
+        path: String,
+    },
     /// Tell the user.
     Event {
         /// What it is about.

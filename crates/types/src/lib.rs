@@ -4,9 +4,11 @@
 //! some decision reads and ignore the rest, so an object is never written back from one of them. Writes are JSON
 //! documents or patches.
 
+pub mod autoscaling;
 pub mod batch;
 pub mod cluster_config;
 pub mod daemonset;
+pub mod disruption;
 pub mod instances;
 pub mod lease;
 pub mod meta;
@@ -17,6 +19,7 @@ pub mod pod;
 pub mod probe;
 pub mod quantity;
 pub mod scheduling;
+pub mod selectors;
 pub mod statefulset;
 pub mod storage;
 pub mod workload;

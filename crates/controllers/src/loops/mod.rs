@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use isopod_planner::autoscaling::{Answers, History};
 use isopod_planner::{Plan, Target, Write};
 use isopod_types::node::Node;
 use isopod_types::{Key, Object};
@@ -12,9 +13,12 @@ use jiff::Timestamp;
 
 use crate::cache::{Cache, Changed};
 use crate::graph::Metadata;
+use crate::labelled::Labelled;
 use crate::placed::Placed;
 use crate::queue::Work;
 
+mod autoscalers;
+mod budgets;
 mod cronjobs;
 mod daemonsets;
 mod fargate;
@@ -53,6 +57,8 @@ const LOOPS: &[Loop] = &[
     jobs::JOBS,
     jobs::ABANDONED,
     jobs::EXPIRY,
+    budgets::BUDGETS,
+    autoscalers::AUTOSCALERS,
     namespaces::FURNISHING,
     namespaces::END,
     namespaces::COLLECTION,
@@ -87,6 +93,12 @@ pub(crate) struct State {
     pub(crate) said: storage::Said,
     /// The address given last, per subnet.
     pub(crate) cursors: BTreeMap<String, Ipv4Addr>,
+    /// Pods by label.
+    pub(crate) labelled: Labelled,
+    /// What the API answered to questions about a key.
+    pub(crate) answers: BTreeMap<Work, Answers>,
+    /// What was recommended lately, by autoscaler.
+    pub(crate) histories: BTreeMap<Key, History>,
     /// The words with which the API last refused what a plan wanted to create.
     pub(crate) refusals: BTreeMap<Work, String>,
 }
@@ -99,6 +111,7 @@ pub(crate) fn garbage_work(uid: String) -> Work {
 /// The work that a change of an object calls for.
 pub(crate) fn touched(state: &mut State, changed: &Changed, now: Timestamp) -> Vec<Work> {
     state.placed.observe(changed);
+    state.labelled.observe(changed);
     state.sightings.observe(changed, now);
     let mut work = state.scheduling.observe(changed);
     for one in LOOPS {

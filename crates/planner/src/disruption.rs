@@ -1,0 +1,271 @@
+//! PodDisruptionBudgets: how many healthy pods may be evicted now. Evictions themselves are granted by the API server, which spends
+//! `disruptionsAllowed` and notes the pod in `disruptedPods`.
+//!
+//! Source: the documented behaviour of upstream's disruption controller.
+
+use std::collections::BTreeMap;
+
+use isopod_types::disruption::{DisruptionStatus, MetaCondition, PodDisruptionBudget};
+use isopod_types::pod::Pod;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use crate::plan::{Plan, Reason, Target, Write};
+
+const COMPONENT: &str = "controllermanager";
+/// Time in which an evicted pod is expected to begin to end.
+const DISRUPTION_TIMEOUT: SignedDuration = SignedDuration::from_mins(2);
+const CONDITION: &str = "DisruptionAllowed";
+
+/// How many pods an owner wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// UID of the one who scales: the Deployment of a ReplicaSet.
+    pub uid: String,
+    /// Wanted pods.
+    pub replicas: i64,
+}
+
+/// The numbers a budget is made of.
+struct Expectation {
+    expected: i64,
+    desired: i64,
+}
+
+/// Decides about one budget, given the pods it selects and, by the UID of their controllers, how many pods those want.
+pub fn plan(budget: &PodDisruptionBudget, pods: &[&Pod], scales: &BTreeMap<String, Scale>, now: Timestamp) -> Plan {
+    let mut plan = Plan::nothing();
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let target = Target::of::<PodDisruptionBudget>(&budget.metadata);
+    if budget.metadata.is_deleting() {
+        return plan;
+    }
+    let status = match expectation(budget, pods, scales) {
+        Ok(expectation) => {
+            let disrupted = disrupted(budget, pods, now, &mut plan);
+            grant(budget, pods, &expectation, disrupted, now)
+        }
+        Err(why) => {
+            let text = format!("Failed to calculate the number of expected pods: {why}");
+            plan.event(&target, COMPONENT, Reason::warning("CalculateExpectedPodCountFailed", text));
+            let mut status = DisruptionStatus { disruptions_allowed: 0, ..budget.status.clone() };
+            condition(&mut status, budget.metadata.generation, ("False", "SyncFailed", &why), now);
+            status
+        }
+    };
+    if status != budget.status {
+        let patch = json!({"status": patch(&budget.status, &status)});
+        plan.push(Write::Patch { target, subresource: "status", patch });
+    }
+    plan
+}
+
+/// The status as a merge patch: what is no longer disrupted must be named to go.
+fn patch(before: &DisruptionStatus, after: &DisruptionStatus) -> Value {
+    let mut patch = json!(after);
+    for name in before.disrupted_pods.keys().filter(|name| !after.disrupted_pods.contains_key(*name)) {
+        patch["disruptedPods"][name] = Value::Null;
+    }
+    patch
+}
+
+fn count<T>(items: &[T]) -> i64 {
+    i64::try_from(items.len()).unwrap_or(i64::MAX)
+}
+
+fn expectation(
+    budget: &PodDisruptionBudget,
+    pods: &[&Pod],
+    scales: &BTreeMap<String, Scale>,
+) -> Result<Expectation, String> {
+    use isopod_types::workload::IntOrPercent::{Int, Percent};
+    match (&budget.spec.max_unavailable, &budget.spec.min_available) {
+        (Some(most), _) => {
+            let expected = wanted(pods, scales)?;
+            Ok(Expectation { expected, desired: (expected - most.of(expected, true)).max(0) })
+        }
+        (None, Some(Int(least))) => Ok(Expectation { expected: count(pods), desired: *least }),
+        (None, Some(least @ Percent(_))) => {
+            let expected = wanted(pods, scales)?;
+            Ok(Expectation { expected, desired: least.of(expected, true) })
+        }
+        (None, None) => Ok(Expectation { expected: count(pods), desired: 0 }),
+    }
+}
+
+/// How many pods the owners of these pods want in all. Pods without an owner are nobody's wish.
+fn wanted(pods: &[&Pod], scales: &BTreeMap<String, Scale>) -> Result<i64, String> {
+    let mut by_owner: BTreeMap<&str, i64> = BTreeMap::new();
+    for pod in pods {
+        let Some(owner) = pod.metadata.controller() else { continue };
+        let scale = scales.get(&owner.uid).ok_or_else(|| {
+            format!("found no controllers for pod {:?}: {} {} has no scale", pod.metadata.name, owner.kind, owner.name)
+        })?;
+        by_owner.insert(&scale.uid, scale.replicas);
+    }
+    Ok(by_owner.values().sum())
+}
+
+/// Pods whose eviction was granted and which have not begun to end; those that never do are forgotten.
+fn disrupted(
+    budget: &PodDisruptionBudget,
+    pods: &[&Pod],
+    now: Timestamp,
+    plan: &mut Plan,
+) -> BTreeMap<String, Timestamp> {
+    let mut left = BTreeMap::new();
+    for pod in pods.iter().filter(|pod| !pod.metadata.is_deleting()) {
+        let Some(granted) = budget.status.disrupted_pods.get(&pod.metadata.name) else { continue };
+        let due = granted.saturating_add(DISRUPTION_TIMEOUT).unwrap_or(Timestamp::MAX);
+        if due > now {
+            left.insert(pod.metadata.name.clone(), *granted);
+            plan.wake_at(due);
+            continue;
+        }
+        let key = budget.metadata.key();
+        let text = format!("Pod was expected by PDB {key} to be deleted but it wasn't");
+        plan.event(&Target::of::<Pod>(&pod.metadata), COMPONENT, Reason::warning("NotDeleted", text));
+    }
+    left
+}
+
+fn grant(
+    budget: &PodDisruptionBudget,
+    pods: &[&Pod],
+    expectation: &Expectation,
+    disrupted_pods: BTreeMap<String, Timestamp>,
+    now: Timestamp,
+) -> DisruptionStatus {
+    let is_healthy = |pod: &&&Pod| {
+        !pod.metadata.is_deleting() && pod.ready_since().is_some() && !disrupted_pods.contains_key(&pod.metadata.name)
+    };
+    let healthy = i64::try_from(pods.iter().filter(is_healthy).count()).unwrap_or(i64::MAX);
+    let spare = if expectation.expected > 0 { (healthy - expectation.desired).max(0) } else { 0 };
+    let mut status = DisruptionStatus {
+        observed_generation: budget.metadata.generation,
+        disrupted_pods,
+        disruptions_allowed: spare,
+        current_healthy: healthy,
+        desired_healthy: expectation.desired,
+        expected_pods: expectation.expected,
+        conditions: budget.status.conditions.clone(),
+    };
+    let words = if spare > 0 { ("True", "SufficientPods", "") } else { ("False", "InsufficientPods", "") };
+    condition(&mut status, budget.metadata.generation, words, now);
+    status
+}
+
+fn condition(
+    status: &mut DisruptionStatus,
+    generation: i64,
+    (is, reason, message): (&str, &str, &str),
+    now: Timestamp,
+) {
+    let before = status.conditions.iter().find(|one| one.type_ == CONDITION);
+    let same = before.is_some_and(|before| before.status == is);
+    let since = before.filter(|_| same).and_then(|before| before.last_transition_time).unwrap_or(now);
+    let new = MetaCondition {
+        type_: CONDITION.into(),
+        status: is.into(),
+        observed_generation: generation,
+        last_transition_time: Some(since),
+        reason: reason.into(),
+        message: message.into(),
+    };
+    status.conditions.retain(|one| one.type_ != CONDITION);
+    status.conditions.push(new);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `name ready|not <owner [deleting]`.
+    fn pod(text: &str) -> Pod {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let owner = words.iter().find_map(|word| word.strip_prefix('<'));
+        let owners = owner.map(|uid| json!([{"kind": "ReplicaSet", "name": uid, "uid": uid, "controller": true}]));
+        let ready = if words[1] == "ready" { "True" } else { "False" };
+        serde_json::from_value(json!({
+            "metadata": {
+                "name": words[0], "namespace": "x", "ownerReferences": owners.unwrap_or(json!([])),
+                "deletionTimestamp": words.contains(&"deleting").then_some("1970-01-01T00:00:00Z"),
+            },
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]},
+        }))
+        .unwrap()
+    }
+
+    fn budget(spec: Value, status: Value) -> PodDisruptionBudget {
+        let metadata = json!({"name": "b", "namespace": "x", "uid": "b", "generation": 3});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap()
+    }
+
+    fn decide(budget: &PodDisruptionBudget, pods: &[&str], second: i64) -> Plan {
+        let pods: Vec<Pod> = pods.iter().map(|text| pod(text)).collect();
+        let scale = |uid: &str, replicas| (uid.to_owned(), Scale { uid: "d".into(), replicas });
+        let scales =
+            BTreeMap::from([scale("a", 4), scale("old", 4), ("s".into(), Scale { uid: "s".into(), replicas: 3 })]);
+        plan(budget, &pods.iter().collect::<Vec<_>>(), &scales, Timestamp::from_second(second).unwrap())
+    }
+
+    /// Allowed, healthy, desired, expected.
+    fn check(spec: Value, pods: &[&str], expected: [i64; 4]) {
+        let plan = decide(&budget(spec.clone(), json!({})), pods, 1000);
+        let Some(Write::Patch { patch, .. }) = plan.writes.last() else { panic!("{plan:?}") };
+        let fields = ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
+        assert_eq!(fields.map(|field| patch["status"][field].as_i64().unwrap()), expected, "{spec} {pods:?}");
+        let (status, reason) = if expected[0] > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
+        let condition = &patch["status"]["conditions"][0];
+        assert_eq!((&condition["status"], &condition["reason"]), (&json!(status), &json!(reason)));
+    }
+
+    #[test]
+    fn budgets_allow_what_is_spare() {
+        let four = ["p ready <a", "q ready <a", "r ready <a", "s ready <a"];
+        check(json!({"minAvailable": 3}), &four, [1, 4, 3, 4]);
+        check(json!({"minAvailable": 3}), &four[..2], [0, 2, 3, 2]);
+        check(json!({"minAvailable": "50%"}), &four, [2, 4, 2, 4]);
+        check(json!({"minAvailable": "51%"}), &four, [1, 4, 3, 4]);
+        check(json!({"maxUnavailable": 1}), &four, [1, 4, 3, 4]);
+        check(json!({"maxUnavailable": 1}), &four[..3], [0, 3, 3, 4]);
+        check(json!({"maxUnavailable": "25%"}), &["p ready <a", "q not <a", "r ready <a", "s ready <a"], [0, 3, 3, 4]);
+        check(
+            json!({"maxUnavailable": 1}),
+            &["p ready <a", "q ready <a", "r ready <a deleting", "s ready <a"],
+            [0, 3, 3, 4],
+        );
+        // Two sets of one Deployment want its pods once.
+        check(json!({"maxUnavailable": 2}), &["p ready <a", "q ready <old", "r ready <s"], [0, 3, 5, 7]);
+        check(json!({"maxUnavailable": 2}), &["alone ready"], [0, 1, 0, 0]);
+        check(json!({"minAvailable": 0}), &[], [0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn pods_that_nobody_scales_allow_nothing() {
+        let plan =
+            decide(&budget(json!({"maxUnavailable": 1}), json!({"disruptionsAllowed": 5})), &["p ready <job"], 0);
+        let Some(Write::Patch { patch, .. }) = plan.writes.last() else { panic!("{plan:?}") };
+        assert_eq!(patch["status"]["disruptionsAllowed"], 0);
+        assert_eq!(patch["status"]["conditions"][0]["reason"], "SyncFailed");
+    }
+
+    #[test]
+    fn granted_evictions_count_until_they_happen_or_time_out() {
+        let status = json!({"disruptedPods": {"p": "1970-01-01T00:01:40Z", "gone": "1970-01-01T00:01:40Z"}});
+        let budget = budget(json!({"minAvailable": 1}), status);
+        let pods = ["p ready <a", "q ready <a"];
+        for (second, healthy, left, again) in
+            [(100, 1, json!("1970-01-01T00:01:40Z"), Some(220)), (220, 2, Value::Null, None)]
+        {
+            let plan = decide(&budget, &pods, second);
+            let Some(Write::Patch { patch, .. }) = plan.writes.last() else { panic!("{plan:?}") };
+            assert_eq!(patch["status"]["currentHealthy"], healthy, "{second}");
+            assert_eq!(
+                (&patch["status"]["disruptedPods"]["p"], &patch["status"]["disruptedPods"]["gone"]),
+                (&left, &Value::Null)
+            );
+            assert_eq!(plan.again_at.map(|at| at.as_second()), again);
+        }
+    }
+}
