@@ -4,6 +4,7 @@
 mod admission;
 mod aggregation;
 mod client;
+mod clients;
 mod commands;
 mod conversion;
 mod customs;
