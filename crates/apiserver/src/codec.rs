@@ -9,6 +9,7 @@ use isopod_store::{Entry, Value as Stored};
 use serde_json::Value;
 
 use crate::addresses::Claims;
+use crate::node_rights::References;
 use crate::rbac::Policy;
 use crate::selection::Facts;
 
@@ -107,6 +108,8 @@ pub(crate) struct Derived {
     pub(crate) served: Slot,
     /// In protobuf.
     pub(crate) message: Slot,
+    /// Of a pod: what it refers to.
+    pub(crate) references: OnceLock<Arc<References>>,
     /// As a webhook converted it for a kind.
     pub(crate) shown: Mutex<Option<(Arc<Kind>, Arc<Entry>)>>,
 }

@@ -37,6 +37,7 @@ mod kubelets;
 mod listen;
 mod metrics;
 mod negotiate;
+mod node_rights;
 mod oidc;
 mod options;
 mod ownership;

@@ -21,8 +21,8 @@ use crate::route::RequestInfo;
 use crate::server::ApiServer;
 use crate::user::UserInfo;
 use crate::{
-    aggregation, authn, compress, create, delete, discovery, edit, negotiate, proxy, rbac, read, reviews, streams,
-    subresource, usage, watch,
+    aggregation, authn, compress, create, delete, discovery, edit, negotiate, node_rights, proxy, rbac, read, reviews,
+    streams, subresource, usage, watch,
 };
 
 /// Longest time for an answer, watches and streams excepted.
@@ -139,15 +139,23 @@ async fn admit(server: &ApiServer, info: &RequestInfo, user: &UserInfo) -> Resul
     queue.place(&user.name).await.map(Some).map_err(refused)
 }
 
+/// Roles, or the pods of a node agent's node, allow it.
+pub(crate) fn may(server: &ApiServer, user: &UserInfo, asked: &Attributes) -> bool {
+    rbac::allows(&server.store, user, asked) || node_rights::allows(server, user, asked)
+}
+
 /// Refuses what the user may not do.
 ///
 /// # Errors
 /// 403.
 pub(crate) fn demand(server: &ApiServer, user: &UserInfo, asked: &Attributes) -> Result<(), Status> {
-    if rbac::allows(&server.store, user, asked) {
+    if may(server, user, asked) {
         return Ok(());
     }
-    let why = asked.refusal(user);
+    let mut why = asked.refusal(user);
+    if let Some(more) = node_rights::refusal(user, asked) {
+        why = format!("{why}: {more}");
+    }
     Err(if asked.is_resource() {
         Status::forbidden_resource(&asked.group, &asked.full_resource(), &asked.name, &why)
     } else {

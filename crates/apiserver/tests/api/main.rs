@@ -12,6 +12,7 @@ mod deletion;
 mod harness;
 mod listing;
 mod metrics;
+mod node_rights;
 mod policies;
 mod protobuf;
 mod reading;
