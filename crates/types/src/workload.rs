@@ -103,6 +103,9 @@ pub struct DeploymentStatus {
     pub available_replicas: i64,
     /// Pods missing.
     pub unavailable_replicas: i64,
+    /// Pods on their way out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminating_replicas: Option<i64>,
     /// Times a name collision was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collision_count: Option<i64>,

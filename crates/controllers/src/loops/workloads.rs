@@ -70,7 +70,12 @@ fn decide_deployment(state: &mut State, key: &Key, now: Timestamp) -> Plan {
     let cache = &state.cache;
     let Some(deployment) = cache.deployments.get(key) else { return Plan::nothing() };
     let owned = cache.replica_sets.owned_by(&deployment.metadata.uid);
-    let sets: Vec<&ReplicaSet> = owned.chain(cache.replica_sets.orphans(&key.namespace)).collect();
+    let mut sets: Vec<&ReplicaSet> = owned.chain(cache.replica_sets.orphans(&key.namespace)).collect();
+    // A stranger's set may have the name that the next one would get.
+    let next = cache.replica_sets.get(&Key::new(&*key.namespace, deployment::new_set_name(deployment)));
+    if let Some(next) = next.filter(|next| sets.iter().all(|set| set.metadata.uid != next.metadata.uid)) {
+        sets.push(next);
+    }
     let pods: Vec<&Pod> = sets.iter().flat_map(|set| cache.pods.owned_by(&set.metadata.uid)).collect();
     deployment::plan(deployment, &sets, &pods, now)
 }

@@ -11,7 +11,10 @@ use isopod_types::pod::Pod;
 use isopod_types::workload::{Deployment, ReplicaSet};
 use jiff::Timestamp;
 
+use crate::claims::Claimer;
 use crate::plan::Plan;
+
+pub use sets::new_set_name;
 
 const COMPONENT: &str = "deployment-controller";
 
@@ -37,11 +40,11 @@ impl<'a> View<'a> {
     }
 }
 
-/// Decides about one Deployment, given the ReplicaSets and pods of its namespace.
+/// Decides about one Deployment, given ReplicaSets that it controls, that nobody controls, or that have the name the set of its
+/// template would get, and the pods of those sets.
 pub fn plan(deployment: &Deployment, sets: &[&ReplicaSet], pods: &[&Pod], now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
-    let mut owned: Vec<&ReplicaSet> =
-        sets.iter().copied().filter(|set| set.metadata.is_controlled_by(&deployment.metadata.uid)).collect();
+    let mut owned = Claimer::of(deployment, &deployment.spec.selector).claim(sets, |_| true, &mut plan);
     owned.sort_by_key(|set| (set.metadata.creation_timestamp, &set.metadata.name));
     let new = owned.iter().copied().find(|set| sets::same_template(deployment, set));
     let old = owned.iter().copied().filter(|set| new.is_none_or(|new| new.metadata.uid != set.metadata.uid)).collect();
@@ -49,7 +52,10 @@ pub fn plan(deployment: &Deployment, sets: &[&ReplicaSet], pods: &[&Pod], now: T
         pods.iter().copied().filter(|pod| owned.iter().any(|set| pod.metadata.is_controlled_by(&set.metadata.uid)));
     let view = View { deployment, new, old, pods: pods.collect(), now };
     if !deployment.metadata.is_deleting() {
-        sets::adopt(deployment, sets, &mut plan);
+        if view.new.is_none() && sets::is_taken(deployment, sets) {
+            status::collided(deployment, &mut plan);
+            return plan;
+        }
         progress(&view, &mut plan);
     }
     status::write(&view, &mut plan);
@@ -58,11 +64,8 @@ pub fn plan(deployment: &Deployment, sets: &[&ReplicaSet], pods: &[&Pod], now: T
 
 /// One step of the rollout.
 fn progress(view: &View<'_>, plan: &mut Plan) {
-    if rolling::is_scaling_event(view) {
+    if view.deployment.spec.paused || rolling::is_scaling_event(view) {
         return rolling::proportionally(view, plan);
-    }
-    if view.deployment.spec.paused {
-        return;
     }
     match view.new {
         None => sets::create(view, plan),
@@ -74,7 +77,9 @@ fn progress(view: &View<'_>, plan: &mut Plan) {
             _ => rolling::roll(view, new, plan),
         }
     }
-    sets::clean_up(view, plan);
+    if status::is_complete(view) {
+        sets::clean_up(view, plan);
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The numbers of a rollout.
 
+use std::cmp::Reverse;
+
 use isopod_types::names::{DESIRED_REPLICAS_ANNOTATION, MAX_REPLICAS_ANNOTATION};
 use isopod_types::workload::{DeploymentSpec, IntOrPercent, ReplicaSet};
 
@@ -109,40 +111,64 @@ pub(super) fn is_scaling_event(view: &View<'_>) -> bool {
 pub(super) fn proportionally(view: &View<'_>, plan: &mut Plan) {
     let mut active: Vec<&ReplicaSet> = view.all().filter(|set| set.spec.replicas > 0).collect();
     let wanted = view.deployment.spec.replicas;
-    if let [only] = active[..] {
+    let only = match active[..] {
+        [] => view.new.or_else(|| view.old.last().copied()),
+        [only] => Some(only),
+        _ => None,
+    };
+    if let Some(only) = only {
         return sets::resize(view, only, wanted, plan);
     }
-    if let Some(new) = view.new.filter(|new| new.spec.replicas >= wanted && new.status.available_replicas >= wanted) {
-        // The rollout is over: only the current set counts.
-        active = vec![new];
-        return sets::resize(view, active[0], wanted, plan);
+    if view.new.is_some_and(|new| is_saturated(new, wanted)) {
+        let old = view.old.iter().filter(|set| set.spec.replicas > 0);
+        return old.for_each(|set| sets::resize(view, set, 0, plan));
+    }
+    if active.is_empty() || view.deployment.spec.strategy.type_ == "Recreate" {
+        return;
     }
     let allowed = if wanted > 0 { wanted + view.bounds().surge } else { 0 };
-    let mut to_add = allowed - total(view);
-    let growing = to_add > 0;
-    active.sort_by_key(|set| (std::cmp::Reverse(set.spec.replicas), set.metadata.creation_timestamp));
-    if growing {
-        active.sort_by_key(|set| {
-            (std::cmp::Reverse(set.spec.replicas), std::cmp::Reverse(set.metadata.creation_timestamp))
-        });
-    }
-    let mut sizes: Vec<i64> = Vec::new();
+    let to_add = allowed - total(view);
+    // Of sets of one size the newer grow first, and the older shrink first.
+    let age = |set: &ReplicaSet| set.metadata.creation_timestamp.map_or(0, |made| made.as_second());
+    active.sort_by_key(|set| (Reverse(set.spec.replicas), if to_add > 0 { -age(set) } else { age(set) }));
+    let (mut sizes, mut added) = (Vec::new(), 0);
     for set in &active {
-        let share = share(set, allowed).clamp(to_add.min(0), to_add.max(0));
-        to_add -= share;
+        let share = if to_add == added { 0 } else { bounded(share(view, set, wanted), to_add, to_add - added) };
         sizes.push(set.spec.replicas + share);
+        added += share;
     }
     if let Some(largest) = sizes.first_mut() {
-        *largest = (*largest + to_add).max(0);
+        *largest = (*largest + to_add - added).max(0);
     }
     for (set, size) in active.into_iter().zip(sizes) {
         sets::resize(view, set, size, plan);
     }
 }
 
-/// A set's proportional part of a change to `allowed` pods in all, rounded to nearest.
-fn share(set: &ReplicaSet, allowed: i64) -> i64 {
-    let before = annotated(set, MAX_REPLICAS_ANNOTATION).filter(|n| *n > 0).unwrap_or(allowed.max(1));
-    let scaled = 2 * set.spec.replicas * allowed + before;
+/// Whether the set of the current template has all pods that are wanted, and they are available.
+fn is_saturated(new: &ReplicaSet, wanted: i64) -> bool {
+    let desired = annotated(new, DESIRED_REPLICAS_ANNOTATION);
+    new.spec.replicas == wanted && desired == Some(wanted) && new.status.available_replicas == wanted
+}
+
+/// A share that takes no more than is left.
+fn bounded(share: i64, to_add: i64, left: i64) -> i64 {
+    match to_add {
+        0 => 0,
+        1.. => share.min(left),
+        _ => share.max(left),
+    }
+}
+
+/// A set's proportional part of a change to `wanted` pods and the surge, rounded to nearest.
+fn share(view: &View<'_>, set: &ReplicaSet, wanted: i64) -> i64 {
+    if wanted == 0 {
+        return -set.spec.replicas;
+    }
+    let before = annotated(set, MAX_REPLICAS_ANNOTATION).filter(|n| *n > 0).unwrap_or(view.deployment.status.replicas);
+    if before <= 0 {
+        return 0;
+    }
+    let scaled = 2 * set.spec.replicas * (wanted + view.bounds().surge) + before;
     scaled.div_euclid(2 * before) - set.spec.replicas
 }

@@ -23,15 +23,19 @@ pub(super) fn same_template(deployment: &Deployment, set: &ReplicaSet) -> bool {
     template::equal(&of_set, &deployment.spec.template)
 }
 
-/// Takes matching sets that nobody controls.
-pub(super) fn adopt(deployment: &Deployment, sets: &[&ReplicaSet], plan: &mut Plan) {
-    let free = sets.iter().filter(|set| set.metadata.controller().is_none() && !set.metadata.is_deleting());
-    for set in free.filter(|set| deployment.spec.selector.matches(&set.metadata.labels)) {
-        let mut owners = set.metadata.owner_references.clone();
-        owners.push(OwnerReference::controller(&Deployment::api_version(), Deployment::KIND, &deployment.metadata));
-        let patch = json!({"metadata": {"ownerReferences": owners}});
-        plan.push(Write::Patch { target: Target::of::<ReplicaSet>(&set.metadata), subresource: "", patch });
-    }
+/// The name of the set that the Deployment's template gets.
+pub fn new_set_name(deployment: &Deployment) -> String {
+    format!("{}-{}", deployment.metadata.name, new_hash(deployment))
+}
+
+fn new_hash(deployment: &Deployment) -> String {
+    template::hash(&deployment.spec.template, deployment.status.collision_count.unwrap_or(0))
+}
+
+/// Whether a set of another template or another owner has the name that the template's set would get.
+pub(super) fn is_taken(deployment: &Deployment, sets: &[&ReplicaSet]) -> bool {
+    let name = new_set_name(deployment);
+    sets.iter().any(|set| set.metadata.name == name)
 }
 
 pub(super) fn revision(annotations: &BTreeMap<String, String>) -> i64 {
@@ -57,8 +61,8 @@ pub(super) fn size_annotations(view: &View<'_>) -> BTreeMap<String, String> {
 /// Makes the set of the current template.
 pub(super) fn create(view: &View<'_>, plan: &mut Plan) {
     let deployment = view.deployment;
-    let hash = template::hash(&deployment.spec.template, deployment.status.collision_count.unwrap_or(0));
-    let name = format!("{}-{hash}", deployment.metadata.name);
+    let hash = new_hash(deployment);
+    let name = new_set_name(deployment);
     let next = view.old.iter().map(|set| revision(&set.metadata.annotations)).max().unwrap_or(0) + 1;
     let mut annotations = copied_annotations(deployment);
     annotations.extend(size_annotations(view));
@@ -113,10 +117,12 @@ pub(super) fn refresh(view: &View<'_>, new: &ReplicaSet, plan: &mut Plan) {
     let wanted = if mine > highest { mine } else { highest + 1 };
     let mut annotations = copied_annotations(view.deployment);
     annotations.insert(REVISION_ANNOTATION.into(), wanted.to_string());
+    let seconds = view.deployment.spec.min_ready_seconds;
     let stale = annotations.iter().any(|(key, value)| new.metadata.annotations.get(key) != Some(value));
-    if stale {
+    if stale || new.spec.min_ready_seconds != seconds {
         let target = Target { resource_version: String::new(), ..Target::of::<ReplicaSet>(&new.metadata) };
-        plan.push(Write::Patch { target, subresource: "", patch: json!({"metadata": {"annotations": annotations}}) });
+        let patch = json!({"metadata": {"annotations": annotations}, "spec": {"minReadySeconds": seconds}});
+        plan.push(Write::Patch { target, subresource: "", patch });
     }
     set_revision(view, wanted, plan);
 }

@@ -20,12 +20,18 @@ fn counts(view: &View<'_>) -> DeploymentStatus {
         ready_replicas: sum(|status| status.ready_replicas),
         available_replicas: available,
         unavailable_replicas: (wanted - available).max(0),
+        terminating_replicas: view.all().filter_map(|set| set.status.terminating_replicas).reduce(|a, b| a + b),
         collision_count: view.deployment.status.collision_count,
         conditions: view.deployment.status.conditions.clone(),
     }
 }
 
-fn is_complete(view: &View<'_>, status: &DeploymentStatus) -> bool {
+/// Whether all pods are of the current template and available, and none is too many.
+pub(super) fn is_complete(view: &View<'_>) -> bool {
+    has_completed(view, &counts(view))
+}
+
+fn has_completed(view: &View<'_>, status: &DeploymentStatus) -> bool {
     let wanted = view.deployment.spec.replicas;
     view.new.is_some()
         && status.updated_replicas == wanted
@@ -74,34 +80,68 @@ fn deadline(view: &View<'_>) -> Option<Timestamp> {
     since.checked_add(SignedDuration::from_secs(seconds)).ok()
 }
 
+/// Whether rollouts have a time in which they must move.
+fn has_deadline(view: &View<'_>) -> bool {
+    view.deployment.spec.progress_deadline_seconds.is_none_or(|seconds| seconds < i64::from(i32::MAX))
+}
+
 fn progressing(view: &View<'_>, status: &DeploymentStatus) -> Option<Condition> {
     let before = find(view, "Progressing");
-    if view.deployment.spec.paused {
-        return Some(condition("Progressing", "Unknown", "DeploymentPaused", "Deployment is paused".into()));
+    if let Some(condition) = paused_or_resumed(view, before) {
+        return Some(condition);
     }
     let Some(new) = view.new else {
-        let text = "Created new replica set".to_owned();
-        return before.cloned().or_else(|| Some(condition("Progressing", "True", "NewReplicaSetCreated", text)));
+        let text = format!("Created new replica set {:?}", super::new_set_name(view.deployment));
+        return Some(condition("Progressing", "True", "NewReplicaSetCreated", text));
     };
     let name = &new.metadata.name;
-    if is_complete(view, status) {
+    if before.is_some_and(|c| c.reason == "NewReplicaSetAvailable") && status.replicas == status.updated_replicas {
+        // What follows a rollout is scaling, which is no progress to be watched.
+        return before.cloned();
+    }
+    if has_completed(view, status) {
         let text = format!("ReplicaSet \"{name}\" has successfully progressed.");
         return Some(condition("Progressing", "True", "NewReplicaSetAvailable", text));
     }
     let finished = before.is_some_and(|c| c.reason == "NewReplicaSetAvailable");
-    if has_moved(view, status) || before.is_none() || finished {
-        return Some(condition(
-            "Progressing",
-            "True",
-            "ReplicaSetUpdated",
-            format!("ReplicaSet \"{name}\" is progressing."),
-        ));
+    if has_moved(view, status) || finished {
+        let text = format!("ReplicaSet \"{name}\" is progressing.");
+        return Some(condition("Progressing", "True", "ReplicaSetUpdated", text));
+    }
+    if before.is_none() {
+        let text = format!("Found new replica set {name:?}");
+        return Some(condition("Progressing", "True", "FoundNewReplicaSet", text));
     }
     if deadline(view).is_some_and(|at| at <= view.now) {
         let text = format!("ReplicaSet \"{name}\" has timed out progressing.");
         return Some(condition("Progressing", "False", "ProgressDeadlineExceeded", text));
     }
     before.cloned()
+}
+
+/// A held rollout does not count the time; it begins anew when the hold ends.
+fn paused_or_resumed(view: &View<'_>, before: Option<&Condition>) -> Option<Condition> {
+    const PAUSED: &str = "DeploymentPaused";
+    let was = before.is_some_and(|condition| condition.reason == PAUSED);
+    match (view.deployment.spec.paused, was) {
+        (true, _) => Some(condition("Progressing", "Unknown", PAUSED, "Deployment is paused".into())),
+        (false, true) => Some(condition("Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed".into())),
+        (false, false) => None,
+    }
+}
+
+/// What keeps a set from making pods, the current template's first.
+fn failure(view: &View<'_>) -> Option<Condition> {
+    let sets = view.new.into_iter().chain(view.old.iter().copied());
+    let mut found = sets.flat_map(|set| &set.status.conditions);
+    found.find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True").cloned()
+}
+
+/// The name of the current template's set is taken by another: the next has another name.
+pub(super) fn collided(deployment: &Deployment, plan: &mut Plan) {
+    let count = deployment.status.collision_count.unwrap_or(0) + 1;
+    let target = Target::of::<Deployment>(&deployment.metadata);
+    plan.push(Write::Patch { target, subresource: "status", patch: json!({"status": {"collisionCount": count}}) });
 }
 
 /// Puts a condition into the list; times change only when something did.
@@ -120,8 +160,12 @@ fn merge(conditions: &mut Vec<Condition>, mut new: Condition, moved: bool, now: 
 pub(super) fn write(view: &View<'_>, plan: &mut Plan) {
     let mut status = counts(view);
     let moved = has_moved(view, &status);
-    if let Some(condition) = progressing(view, &status) {
-        let waiting = condition.reason == "ReplicaSetUpdated";
+    if !has_deadline(view) {
+        status.conditions.retain(|condition| condition.type_ != "Progressing");
+    } else if let Some(condition) = progressing(view, &status) {
+        const WAITING: &[&str] =
+            &["ReplicaSetUpdated", "NewReplicaSetCreated", "FoundNewReplicaSet", "DeploymentResumed"];
+        let waiting = WAITING.contains(&&*condition.reason);
         merge(&mut status.conditions, condition, moved, view.now);
         if let Some(at) = deadline(view).filter(|at| waiting && *at > view.now) {
             plan.wake_at(at);
@@ -129,6 +173,10 @@ pub(super) fn write(view: &View<'_>, plan: &mut Plan) {
     }
     let condition = available(view, &status);
     merge(&mut status.conditions, condition, false, view.now);
+    match failure(view) {
+        Some(condition) => merge(&mut status.conditions, condition, false, view.now),
+        None => status.conditions.retain(|condition| condition.type_ != "ReplicaFailure"),
+    }
     if status != view.deployment.status {
         let target = Target { resource_version: String::new(), ..Target::of::<Deployment>(&view.deployment.metadata) };
         plan.push(Write::Patch { target, subresource: "status", patch: json!({"status": status}) });

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use isopod_types::pod::Pod;
 use isopod_types::workload::{Deployment, ReplicaSet, ReplicaSetStatus};
 use jiff::Timestamp;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::plan;
@@ -234,4 +235,127 @@ fn old_sets_beyond_the_limit_go() {
         model.settle();
     }
     assert_eq!(model.sets.len(), 3);
+}
+
+#[test]
+fn a_paused_deployment_scales_from_nothing() {
+    let mut model = Model::new(0, json!({"type": "RollingUpdate"}));
+    model.settle();
+    model.deployment["spec"]["paused"] = json!(true);
+    model.deployment["spec"]["replicas"] = json!(3);
+    model.settle();
+    assert_eq!(model.sizes(), [3]);
+    model.deployment["spec"]["paused"] = json!(false);
+    model.decide();
+    assert_eq!(model.condition("Progressing"), "DeploymentResumed");
+    model.settle();
+    assert_eq!(model.condition("Progressing"), "NewReplicaSetAvailable");
+}
+
+#[test]
+fn a_taken_name_counts_as_a_collision() {
+    let mut model = Model::new(2, json!({"type": "RollingUpdate"}));
+    let name = super::new_set_name(&serde_json::from_value(model.deployment.clone()).unwrap());
+    let owners = json!([{"uid": "other", "controller": true}]);
+    let stranger = json!({"metadata": {"name": name, "uid": "s", "ownerReferences": owners}, "spec": {"replicas": 0}, "status": {}});
+    model.sets.insert(name.clone(), stranger);
+    model.settle();
+    assert_eq!(model.deployment["status"]["collisionCount"], 1);
+    assert_eq!((model.sets.len(), model.sizes()), (2, vec![2]));
+    assert_eq!(model.sets[&name]["spec"]["replicas"], 0, "what is another's is not touched");
+}
+
+#[test]
+fn failures_of_sets_are_the_deployments() {
+    let mut model = Model::new(2, json!({"type": "RollingUpdate"}));
+    model.decide();
+    let name = model.sets.keys().next().unwrap().clone();
+    let failure = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "no"}]);
+    model.sets.get_mut(&name).unwrap()["status"]["conditions"] = failure;
+    model.decide();
+    assert_eq!(model.condition("ReplicaFailure"), "FailedCreate");
+    model.sets.get_mut(&name).unwrap()["status"]["conditions"] = json!([]);
+    model.settle();
+    assert!(model.deployment["status"]["conditions"].as_array().unwrap().iter().all(|c| c["type"] != "ReplicaFailure"));
+}
+
+#[test]
+fn scaling_what_is_complete_is_no_rollout_and_a_new_wait_reaches_the_set() {
+    let mut model = Model::new(2, json!({"type": "RollingUpdate"}));
+    model.settle();
+    model.deployment["spec"]["replicas"] = json!(5);
+    model.decide();
+    model.run_pods();
+    model.decide();
+    assert_eq!(model.condition("Progressing"), "NewReplicaSetAvailable");
+    model.deployment["spec"]["minReadySeconds"] = json!(7);
+    model.settle();
+    assert_eq!(model.sets.values().next().unwrap()["spec"]["minReadySeconds"], 7);
+}
+
+/// Shares of a change for sets of these sizes; the first is of the current template.
+#[test]
+fn shares_are_upstreams() {
+    for (wanted, before, surge, sizes, expected) in [
+        (12, 10, 3, vec![5, 8], vec![6, 9]),
+        (30, 10, 3, vec![5, 8], vec![13, 20]),
+        (5, 10, 3, vec![5, 8], vec![3, 5]),
+        (20, 10, 0, vec![5, 5], vec![10, 10]),
+        (11, 10, 0, vec![5, 5], vec![6, 5]),
+        (9, 10, 0, vec![5, 5], vec![5, 4]),
+        (0, 10, 3, vec![5, 8], vec![0, 0]),
+    ] {
+        let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 1}});
+        let mut model = Model::new(before, rolling);
+        model.settle();
+        model.image("v2");
+        model.decide();
+        model.step += 1;
+        let old = model
+            .sets
+            .iter()
+            .find(|(_, set)| set["spec"]["template"]["spec"]["containers"][0]["image"] == "v1")
+            .unwrap()
+            .0
+            .clone();
+        for (name, set) in &mut model.sets {
+            let size = if *name == old { sizes[1] } else { sizes[0] };
+            set["spec"]["replicas"] = json!(size);
+            set["metadata"]["creationTimestamp"] =
+                json!(Timestamp::from_second(if *name == old { 0 } else { 9 }).unwrap());
+            for (key, count) in [("desired-replicas", before), ("max-replicas", before + surge)] {
+                set["metadata"]["annotations"][format!("deployment.kubernetes.io/{key}")] = json!(count.to_string());
+            }
+        }
+        model.deployment["spec"]["replicas"] = json!(wanted);
+        model.decide();
+        let new = model.sets.iter().find(|(name, _)| **name != old).unwrap().1;
+        let found = [new, &model.sets[&old]].map(|set| set["spec"]["replicas"].as_i64().unwrap());
+        assert_eq!(found.to_vec(), expected, "{wanted} of {before}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the bounds, an update keeps them at every step and ends.
+    #[test]
+    fn any_rolling_update_keeps_its_bounds(replicas in 1..12i64, surge in 0..120i64, unavailable in 0..100i64) {
+        let bounds = json!({"maxSurge": format!("{surge}%"), "maxUnavailable": format!("{unavailable}%")});
+        let mut model = Model::new(replicas, json!({"type": "RollingUpdate", "rollingUpdate": bounds}));
+        model.settle();
+        model.image("v2");
+        let most = replicas + (surge * replicas + 99) / 100;
+        let mut missing = unavailable * replicas / 100;
+        if most == replicas {
+            missing = missing.max(1);
+        }
+        for _ in 0..60 {
+            model.decide();
+            prop_assert!(model.sizes().iter().sum::<i64>() <= most, "{:?}", model.sizes());
+            model.run_pods();
+            prop_assert!(model.available() >= replicas - missing, "{} of {replicas}", model.available());
+        }
+        prop_assert_eq!(model.sizes(), [replicas]);
+    }
 }
