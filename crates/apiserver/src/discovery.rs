@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::aggregation::{self, Routes};
 use crate::body::{Body, RequestBody};
 use crate::metrics;
-use crate::negotiate::{self, Output};
+use crate::negotiate::{self, Encoding, Offer, Output};
 use crate::query::Query;
 use crate::respond::{self, Response};
 use crate::server::ApiServer;
@@ -48,14 +48,16 @@ pub(crate) fn answer(server: &ApiServer, request: &Request<RequestBody>, query: 
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     Ok(match parts.as_slice() {
         [] => plain(&json!({"paths": root_paths(table)})),
-        ["api"] => groups(table, headers, None, || discovery::api_versions(&server.config.advertise.to_string())),
+        ["api"] => groups(table, headers, None, || api_versions(server)),
         ["apis"] => {
             let plain = || aggregation::add_groups(&extensions, discovery::api_group_list(table));
             groups(table, headers, Some(&extensions), plain)
         }
-        ["apis", group] => found(discovery::api_group(table, group).or_else(|| aggregation::group(&extensions, group))),
-        ["api", version] => found(discovery::api_resource_list(table, "", version)),
-        ["apis", group, version] => found(discovery::api_resource_list(table, group, version)),
+        ["apis", group] => {
+            found(headers, discovery::api_group(table, group).or_else(|| aggregation::group(&extensions, group)))
+        }
+        ["api", version] => found(headers, discovery::api_resource_list(table, "", version)),
+        ["apis", group, version] => found(headers, discovery::api_resource_list(table, group, version)),
         ["metrics"] => respond::with(200, METRICS, metrics::page(server)),
         ["version"] => plain(&version(server)),
         ["healthz" | "livez" | "readyz", rest @ ..] => health(parts[0], rest, query),
@@ -77,8 +79,24 @@ fn plain(value: &Value) -> Response {
     respond::document(200, value, &Output::JSON)
 }
 
-fn found(value: Option<Value>) -> Response {
-    value.as_ref().map_or_else(respond::no_such_path, plain)
+/// A document of discovery in the form that the client prefers; JSON for who accepts none.
+fn negotiated(headers: &HeaderMap, value: &Value) -> Response {
+    let output = negotiate::output(headers, &Query::default(), Offer::STATUS).unwrap_or(Output::JSON);
+    if output.encoding == Encoding::Protobuf && value["apiVersion"].is_null() {
+        // In JSON one of these documents has no version; an envelope always has one.
+        let mut whole = value.clone();
+        whole["apiVersion"] = "v1".into();
+        return respond::document(200, &whole, &output);
+    }
+    respond::document(200, value, &output)
+}
+
+fn found(headers: &HeaderMap, value: Option<Value>) -> Response {
+    value.map_or_else(respond::no_such_path, |value| negotiated(headers, &value))
+}
+
+fn api_versions(server: &ApiServer) -> Value {
+    discovery::api_versions(&server.config.advertise.to_string())
 }
 
 fn root_paths(table: &Table) -> Vec<String> {
@@ -95,7 +113,7 @@ fn root_paths(table: &Table) -> Vec<String> {
 /// `/api`, and `/apis` with what others serve; aggregated when the client prefers that.
 fn groups(table: &Table, headers: &HeaderMap, extensions: Option<&Routes>, legacy: impl FnOnce() -> Value) -> Response {
     let Some(format) = negotiate::aggregated(headers) else {
-        let mut response = plain(&legacy());
+        let mut response = negotiated(headers, &legacy());
         response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
         return response;
     };

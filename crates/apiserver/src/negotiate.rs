@@ -79,7 +79,7 @@ impl Offer {
     }
 
     /// A Status, which exists in every encoding.
-    const STATUS: Self = Self { messages: true, stream: false, forms: false };
+    pub(crate) const STATUS: Self = Self { messages: true, stream: false, forms: false };
 }
 
 /// One media range of an Accept header.

@@ -53,6 +53,11 @@ pub enum ProtobufError {
     },
 }
 
+/// The list stands in a message of its own, as Go's named type for it has one.
+fn is_wrapped(ty: TypeRef<'_>, field: &str) -> bool {
+    field == "verbs" && ty.get().name.ends_with(".meta.v1.APIResource")
+}
+
 /// Whether objects of this type have messages. Types of custom kinds and of our own have none.
 pub fn is_encodable(ty: TypeRef<'_>) -> bool {
     !ty.get().proto_order.is_empty()

@@ -291,3 +291,27 @@ async fn large_lists_are_compressed_as_in_json() {
     flate2::read::GzDecoder::new(&compressed[..]).read_to_end(&mut found).unwrap();
     assert!(found == plain);
 }
+
+/// Go's discovery asks for protobuf when its program does.
+#[tokio::test]
+async fn discovery_is_told_in_protobuf() {
+    let cluster = Cluster::new().await;
+    let accept = [("accept", "application/vnd.kubernetes.protobuf,application/json")];
+    for (path, kind) in [
+        ("/api", "APIVersions"),
+        ("/apis", "APIGroupList"),
+        ("/apis/apps", "APIGroup"),
+        ("/api/v1", "APIResourceList"),
+        ("/apis/apps/v1", "APIResourceList"),
+    ] {
+        let (code, media, bytes) = cluster.bytes(&format!("GET {path}"), &accept, Vec::new()).await;
+        assert_eq!((code, media.as_str()), (200, "application/vnd.kubernetes.protobuf"), "{path}");
+        let ty = isopod_schema::Table::builtin().type_of(&isopod_schema::Gvk::new("", "v1", kind)).unwrap();
+        let mut found = isopod_schema::protobuf::decode(ty, &bytes).unwrap();
+        let mut expected = cluster.ok(&format!("GET {path}"), Value::Null).await;
+        for document in [&mut found, &mut expected] {
+            document.as_object_mut().unwrap().retain(|name, _| name != "apiVersion" && name != "kind");
+        }
+        assert_eq!(found, expected, "{path}");
+    }
+}

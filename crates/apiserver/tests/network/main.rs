@@ -8,6 +8,7 @@ mod clients;
 mod commands;
 mod conversion;
 mod customs;
+mod garbage;
 mod hooks;
 mod kubectl;
 mod node;

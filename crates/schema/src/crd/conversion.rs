@@ -189,4 +189,17 @@ mod tests {
         }
         assert!(read_answer(b"<html>", "1", "g/v2", &[]).unwrap_err().contains("no JSON"));
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn no_answer_makes_it_panic(text in "[{}:,\"a-z0-9\\[\\]]{0,60}", bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80)) {
+            let original = json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "n"}});
+            let inside = format!("{{\"apiVersion\":\"{REVIEW_VERSION}\",\"kind\":\"ConversionReview\",\"response\":{text}}}");
+            for body in [text.as_bytes(), &bytes, inside.as_bytes()] {
+                proptest::prop_assert!(read_answer(body, "1", "g/v2", std::slice::from_ref(&original)).is_err());
+            }
+        }
+    }
 }

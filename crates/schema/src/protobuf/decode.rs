@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{DEPTH_MAX, MAGIC, ProtobufError};
+use super::{DEPTH_MAX, MAGIC, ProtobufError, is_wrapped};
 use crate::facts::{Field, Shape, TypeRef};
 use crate::table::{self, Gvk, Table};
 
@@ -167,7 +167,13 @@ fn set(
         Shape::List(shape) => {
             let list = object.entry(name).or_insert_with(|| json!([]));
             if let Some(list) = list.as_array_mut() {
-                elements(ty, shape, name, item, list, depth)?;
+                if !is_wrapped(ty, name) {
+                    return elements(ty, shape, name, item, list, depth);
+                }
+                let mut items = item.bytes(name)?;
+                while let Some((_, item)) = next(&mut items)? {
+                    elements(ty, shape, name, item, list, depth + 1)?;
+                }
             }
         }
         Shape::Map(shape) => {

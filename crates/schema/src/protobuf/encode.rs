@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{DEPTH_MAX, frame};
+use super::{DEPTH_MAX, frame, is_wrapped};
 use crate::facts::{Field, Shape, TypeRef};
 use crate::partial;
 use crate::table::{self, Gvk, Table};
@@ -166,6 +166,9 @@ fn write_field(
     let number = field.proto.as_ref().map_or(0, |proto| proto.tag);
     let name = field.name.as_str();
     match (&field.shape, value.filter(|value| !value.is_null())) {
+        (Shape::List(shape), Some(Value::Array(items))) if is_wrapped(ty, name) => delimited(out, number, |out| {
+            items.iter().try_for_each(|item| write_value(out, ty, shape, (1, name), item, depth))
+        }),
         (Shape::List(shape), Some(Value::Array(items))) => {
             items.iter().try_for_each(|item| write_value(out, ty, shape, (number, name), item, depth))
         }
