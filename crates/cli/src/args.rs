@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as Arguments, Parser, Subcommand};
 
-use crate::{cluster, cost, create, delete, doctor, get, image, server};
+use crate::{cluster, cost, create, delete, doctor, get, image, nodegroup, server};
 
 /// Serverless Kubernetes on your own machines: every pod in its own microVM.
 #[derive(Debug, Parser)]
@@ -22,15 +22,18 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create a cluster or a Fargate profile.
+    /// Create a cluster, a Fargate profile or a node group.
     #[command(subcommand)]
     Create(Create),
-    /// Show clusters or Fargate profiles.
+    /// Show clusters, Fargate profiles or node groups.
     #[command(subcommand)]
     Get(Get),
-    /// Delete a cluster or a Fargate profile.
+    /// Delete a cluster, a Fargate profile or a node group.
     #[command(subcommand)]
     Delete(Delete),
+    /// Change the size of a node group.
+    #[command(subcommand)]
+    Scale(Scale),
     /// Start what is not running.
     #[command(subcommand)]
     Start(Start),
@@ -55,6 +58,8 @@ enum Create {
     Cluster(create::ClusterArgs),
     /// Create a Fargate profile.
     Fargateprofile(create::ProfileArgs),
+    /// Create a group of worker nodes.
+    Nodegroup(nodegroup::CreateArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,6 +73,9 @@ enum Get {
     /// Show the Fargate profiles of a cluster.
     #[command(visible_alias = "fargateprofiles")]
     Fargateprofile(ClusterName),
+    /// Show the node groups of a cluster.
+    #[command(visible_alias = "nodegroups")]
+    Nodegroup(ClusterName),
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,6 +92,8 @@ enum Delete {
         #[arg(long)]
         purge: bool,
     },
+    /// Delete a group of worker nodes, once their pods are elsewhere.
+    Nodegroup(nodegroup::DeleteArgs),
     /// Delete a Fargate profile; its pods are deleted with it.
     Fargateprofile {
         #[command(flatten)]
@@ -92,6 +102,12 @@ enum Delete {
         #[arg(long)]
         name: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Scale {
+    /// Change how many nodes a group has; nodes that go are drained first.
+    Nodegroup(nodegroup::ScaleArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -118,6 +134,10 @@ pub(crate) async fn dispatch(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Create(Create::Cluster(args)) => create::cluster(&places, args).await,
         Command::Create(Create::Fargateprofile(args)) => create::profile(&places, args).await,
+        Command::Create(Create::Nodegroup(args)) => nodegroup::create(&places, args).await,
+        Command::Get(Get::Nodegroup(of)) => nodegroup::get(&places, &of).await,
+        Command::Scale(Scale::Nodegroup(args)) => nodegroup::scale(&places, args).await,
+        Command::Delete(Delete::Nodegroup(args)) => nodegroup::delete(&places, args).await,
         Command::Get(Get::Cluster { name }) => get::clusters(&places, name.as_deref()).await,
         Command::Get(Get::Fargateprofile(of)) => get::profiles(&places, &of).await,
         Command::Delete(Delete::Cluster { name, file, purge }) => delete::cluster(&places, name, file, purge).await,

@@ -18,7 +18,7 @@ use crate::args::ClusterName;
 use crate::cluster::{self, Cluster, ClusterFile, Places, require_root};
 use crate::kubeconfig::{self, context_name};
 use crate::progress::{done, info, warn};
-use crate::{delete, doctor, server};
+use crate::{delete, doctor, nodegroup, server};
 
 /// Port of the API server, unless it is taken.
 const PORT: u16 = 6443;
@@ -148,7 +148,16 @@ pub(crate) async fn cluster(places: &Places, args: ClusterArgs) -> anyhow::Resul
         delete::remove(&cluster, &file).await?;
         return Err(error);
     }
+    await_nodes(&cluster, &file).await?;
     finish(&cluster, &file, args.kubeconfig)
+}
+
+/// Waits for the nodes of the file's groups.
+async fn await_nodes(cluster: &Cluster, file: &ClusterFile) -> anyhow::Result<()> {
+    for group in file.config.all_node_groups() {
+        nodegroup::wait(&cluster::client(cluster).await?, &group.name).await?;
+    }
+    Ok(())
 }
 
 fn from_flags(args: &ClusterArgs) -> anyhow::Result<ClusterConfig> {

@@ -9,6 +9,7 @@ mod doctor;
 mod get;
 mod image;
 mod kubeconfig;
+mod nodegroup;
 mod progress;
 mod server;
 mod streams;

@@ -14,7 +14,7 @@ use isopod_host_agent::{HostAgent, Real, RealDrivers};
 use isopod_images::{ImageStore, Limits};
 use isopod_net::{DnsRelay, GATEWAY, Network, Protocol, RoutingTable, Virtual, upstreams_of_this_host};
 use isopod_types::names::OWN_API_VERSION;
-use isopod_types::own::{ClusterSpec, FargateProfileSpec, Subnet, Vpc};
+use isopod_types::own::{ClusterSpec, FargateProfileSpec, NodeGroupSpec, Subnet, Vpc};
 use isopod_vmm::{Accelerator, GuestAgent, Options, User, Vmm};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -200,6 +200,12 @@ impl Server {
             create(&client, "fargateprofiles", &profile_object(&profile.name, &FargateProfileSpec::from(profile)))
                 .await?;
         }
+        if first {
+            create_in(&client, "/apis/storage.k8s.io/v1/storageclasses", &default_storage_class()).await?;
+        }
+        for group in file.config.all_node_groups().filter(|_| first) {
+            create(&client, "nodegroups", &node_group_object(&group.name, &NodeGroupSpec::from(group))).await?;
+        }
         Ok(())
     }
 
@@ -249,10 +255,13 @@ async fn listeners(listen: SocketAddr) -> anyhow::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-/// Creates an object; false when it was there.
+/// Creates an object of one of our kinds; false when it was there.
 pub(crate) async fn create(client: &kube::Client, plural: &str, object: &Value) -> anyhow::Result<bool> {
-    let request =
-        http::Request::post(format!("/apis/{OWN_API_VERSION}/{plural}")).header("content-type", "application/json");
+    create_in(client, &format!("/apis/{OWN_API_VERSION}/{plural}"), object).await
+}
+
+async fn create_in(client: &kube::Client, collection: &str, object: &Value) -> anyhow::Result<bool> {
+    let request = http::Request::post(collection).header("content-type", "application/json");
     match client.request::<Value>(request.body(object.to_string().into_bytes())?).await {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
@@ -263,6 +272,21 @@ pub(crate) async fn create(client: &kube::Client, plural: &str, object: &Value) 
 /// The document of a Fargate profile.
 pub(crate) fn profile_object(name: &str, spec: &FargateProfileSpec) -> Value {
     json!({"apiVersion": OWN_API_VERSION, "kind": "FargateProfile", "metadata": {"name": name}, "spec": spec})
+}
+
+/// The storage class that claims get which name none: EKS's, whose disks are made where the first pod goes.
+fn default_storage_class() -> Value {
+    json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "gp2", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "kubernetes.io/aws-ebs", "parameters": {"type": "gp2", "fsType": "ext4"},
+        "volumeBindingMode": "WaitForFirstConsumer", "reclaimPolicy": "Delete",
+    })
+}
+
+/// The document of a node group.
+pub(crate) fn node_group_object(name: &str, spec: &NodeGroupSpec) -> Value {
+    json!({"apiVersion": OWN_API_VERSION, "kind": "NodeGroup", "metadata": {"name": name}, "spec": spec})
 }
 
 fn cluster_object(file: &ClusterFile) -> Value {

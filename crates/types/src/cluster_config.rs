@@ -3,12 +3,14 @@
 //! Source: eksctl's schema. Fields that Isopod does not act on yet are named here and refused when set, never
 //! ignored; fields outside the schema are refused by name with the nearest known one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::own::{BillingSettings, FargateProfileSpec, FargateSettings, ProfileSelector};
+use crate::instances;
+use crate::node::Taint;
+use crate::own::{BillingSettings, FargateProfileSpec, FargateSettings, NodeGroupSpec, ProfileSelector};
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +25,12 @@ pub struct ClusterConfig {
     /// Fargate profiles.
     #[serde(default)]
     pub fargate_profiles: Vec<ProfileConfig>,
+    /// Worker nodes; EKS manages these and not those of `nodeGroups`, Isopod manages both.
+    #[serde(default)]
+    pub managed_node_groups: Vec<NodeGroupConfig>,
+    /// Worker nodes.
+    #[serde(default)]
+    pub node_groups: Vec<NodeGroupConfig>,
     /// Identity settings.
     #[serde(default)]
     pub iam: Iam,
@@ -69,6 +77,50 @@ pub struct ProfileConfig {
     /// `FARGATE_SPOT` for interruptible capacity (an extension of the schema).
     pub capacity_type: Option<String>,
 }
+
+/// One entry of `managedNodeGroups` or `nodeGroups`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct NodeGroupConfig {
+    /// Name of the group.
+    pub name: String,
+    /// Size of the nodes; `m5.large` when absent, as eksctl has it.
+    pub instance_type: Option<String>,
+    /// Nodes to begin with; absent: the least, or two.
+    pub desired_capacity: Option<i64>,
+    /// Nodes there are at least; absent: as many as to begin with.
+    pub min_size: Option<i64>,
+    /// Nodes there are at most; absent: as many as to begin with.
+    pub max_size: Option<i64>,
+    /// Disk of a node in GiB; absent: 80.
+    pub volume_size: Option<i64>,
+    /// Labels of the nodes.
+    pub labels: BTreeMap<String, String>,
+    /// Taints of the nodes.
+    pub taints: Vec<Taint>,
+    /// Whether nodes have private addresses only; they always have.
+    pub private_networking: Option<bool>,
+}
+
+impl From<&NodeGroupConfig> for NodeGroupSpec {
+    fn from(config: &NodeGroupConfig) -> Self {
+        let desired = config.desired_capacity.or(config.min_size).or(config.max_size).unwrap_or(DEFAULT_NODES);
+        Self {
+            instance_type: config.instance_type.clone().unwrap_or_else(|| DEFAULT_INSTANCE.into()),
+            min_size: config.min_size.unwrap_or(desired),
+            max_size: config.max_size.unwrap_or(desired),
+            desired_size: desired,
+            volume_size_gib: config.volume_size.unwrap_or(DEFAULT_VOLUME_GIB),
+            labels: config.labels.clone(),
+            taints: config.taints.clone(),
+        }
+    }
+}
+
+/// eksctl's defaults of a node group.
+const DEFAULT_NODES: i64 = 2;
+const DEFAULT_INSTANCE: &str = "m5.large";
+const DEFAULT_VOLUME_GIB: i64 = 80;
 
 /// `iam`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -125,6 +177,8 @@ impl ClusterConfig {
                 selectors: selectors.into(),
                 ..ProfileConfig::default()
             }],
+            managed_node_groups: Vec::new(),
+            node_groups: Vec::new(),
             iam: Iam::default(),
             vpc: VpcConfig::default(),
             fargate: FargateSettings::default(),
@@ -150,6 +204,7 @@ impl ClusterConfig {
         );
         problems.extend(self.metadata.version.as_deref().and_then(check_version));
         problems.extend(check_profiles(&self.fargate_profiles));
+        problems.extend(self.check_node_groups());
         problems.extend(self.vpc.cidr.and_then(check_cidr));
         problems.extend(check_choice(
             "vpc.nat.gateway",
@@ -164,6 +219,53 @@ impl ClusterConfig {
         problems.extend(check_choice("billing.until", Some(&self.billing.until), &["containersEnded"]));
         problems
     }
+}
+
+impl ClusterConfig {
+    /// All node groups, with the paths of their fields.
+    fn named_node_groups(&self) -> impl Iterator<Item = (String, &NodeGroupConfig)> {
+        let managed =
+            self.managed_node_groups.iter().enumerate().map(|(at, group)| (format!("managedNodeGroups[{at}]"), group));
+        managed.chain(self.node_groups.iter().enumerate().map(|(at, group)| (format!("nodeGroups[{at}]"), group)))
+    }
+
+    /// All node groups.
+    pub fn all_node_groups(&self) -> impl Iterator<Item = &NodeGroupConfig> {
+        self.named_node_groups().map(|(_, group)| group)
+    }
+
+    fn check_node_groups(&self) -> Vec<ConfigError> {
+        let mut problems = Vec::new();
+        let mut names = BTreeSet::new();
+        for (path, group) in self.named_node_groups() {
+            problems.extend(check_object_name(&format!("{path}.name"), &group.name));
+            if !names.insert(&group.name) {
+                problems
+                    .push(problem(format!("{path}.name"), format!("{:?} is the name of another group", group.name)));
+            }
+            let spec = NodeGroupSpec::from(group);
+            if instances::find(&spec.instance_type).is_none() {
+                let text =
+                    format!("{:?} is not known; known are {}", spec.instance_type, instances::names().join(", "));
+                problems.push(problem(format!("{path}.instanceType"), text));
+            }
+            let (min, max, desired) = (spec.min_size, spec.max_size, spec.desired_size);
+            if min < 0 || min > desired || desired > max {
+                let text = format!("minSize {min}, desiredCapacity {desired} and maxSize {max} must be in this order");
+                problems.push(problem(format!("{path}.desiredCapacity"), text));
+            }
+        }
+        problems
+    }
+}
+
+/// Names of groups become names of objects and values of labels.
+fn check_object_name(field: &str, name: &str) -> Option<ConfigError> {
+    let fits = (1..=63).contains(&name.len())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    (!fits).then(|| problem(field, format!("{name:?} must be 1 to 63 lower-case letters, digits and inner hyphens")))
 }
 
 fn check_choice(field: &str, value: Option<&str>, choices: &[&str]) -> Option<ConfigError> {
