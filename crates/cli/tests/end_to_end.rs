@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it is")]
 
 mod support;
+mod walkthroughs;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Command;

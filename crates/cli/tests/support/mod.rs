@@ -37,11 +37,16 @@ impl Cluster {
     pub fn create(name: &str) -> Option<Self> {
         let cluster = Self::place(name)?;
         cluster.isopod(&["create", "cluster", "--name", name, "--fargate"]);
+        cluster.import_images();
+        Some(cluster)
+    }
+
+    /// Imports the sample images.
+    pub fn import_images(&self) {
         for image in ["nginx", "busybox"] {
             let file = root().join(format!("target/images/{image}.tar"));
-            cluster.isopod(&["image", "import", file.to_str().unwrap(), "--cluster", name]);
+            self.isopod(&["image", "import", file.to_str().unwrap(), "--cluster", &self.name]);
         }
-        Some(cluster)
     }
 
     /// A place for a cluster that is not created yet.
