@@ -1,9 +1,12 @@
 //! pods/eviction: a deletion that asks the pod's disruption budget first (facts, section 1.14).
 
 use isopod_planner::admission::Operation;
+use isopod_planner::disruption::{Cost, Refusal, evict};
 use isopod_schema::selector::LabelSelector;
 use isopod_schema::{Reason, Status};
 use isopod_store::{Entry, Expect, ListQuery, Outcome, Write};
+use isopod_types::disruption::PodDisruptionBudget;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -19,6 +22,8 @@ use crate::subresource::delete_named;
 
 /// Seconds after which a refused eviction may be tried again.
 const RETRY_SECONDS: u32 = 10;
+/// How often a budget that others write at the same time is tried.
+const TRIES: usize = 20;
 
 pub(crate) async fn answer(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     let eviction = context.decode_other("policy/v1", "Eviction", body)?;
@@ -40,40 +45,59 @@ fn needs_budget(pod: &Value) -> bool {
 }
 
 async fn spend(context: &Context<'_>, pod: &Value, dry_run: bool) -> Result<(), Status> {
-    let budgets = budgets(context, pod)?;
-    let (entry, budget) = match budgets.as_slice() {
-        [] => return Ok(()),
-        [one] => one,
-        _ => {
-            let text =
-                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-            return Err(Status::internal(text));
+    // The controller writes the budget too: who comes second looks again.
+    for _ in 0..TRIES {
+        let budgets = budgets(context, pod)?;
+        let (entry, budget) = match budgets.as_slice() {
+            [] => return Ok(()),
+            [one] => one,
+            _ => {
+                let text =
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+                return Err(Status::internal(text));
+            }
+        };
+        let view = PodDisruptionBudget::deserialize(budget).map_err(Status::internal)?;
+        let cost = evict(&view, is_ready(pod)).map_err(refused)?;
+        if cost == Cost::Nothing || dry_run || spend_one(context, entry, budget, &view).await? {
+            return Ok(());
         }
-    };
-    let refused = || {
-        let text = "Cannot evict pod as it would violate the pod's disruption budget.";
-        let name = strategy::meta(budget, "name");
-        let why = format!("The disruption budget {name} allows no disruption now");
-        Status::new(Reason::TooManyRequests, text).with_cause("DisruptionBudget", &why, "").retry_after(RETRY_SECONDS)
-    };
-    let allowed = budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0);
-    if allowed <= 0 || budget["status"]["observedGeneration"].as_i64() < budget["metadata"]["generation"].as_i64() {
-        return Err(refused());
     }
-    if dry_run {
-        return Ok(());
+    Err(refused(Refusal::Now("The disruption budget is being written by others".into())))
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
+}
+
+fn refused(refusal: Refusal) -> Status {
+    match refusal {
+        Refusal::Now(why) => {
+            let text = "Cannot evict pod as it would violate the pod's disruption budget.";
+            Status::new(Reason::TooManyRequests, text)
+                .with_cause("DisruptionBudget", &why, "")
+                .retry_after(RETRY_SECONDS)
+        }
+        Refusal::Trouble(why) => Status::new(Reason::Forbidden, why),
     }
+}
+
+/// Takes one of the disruptions and notes the pod; returns whether nobody wrote the budget meanwhile.
+async fn spend_one(
+    context: &Context<'_>,
+    entry: &Entry,
+    budget: &Value,
+    view: &PodDisruptionBudget,
+) -> Result<bool, Status> {
     let mut spent = budget.clone();
-    spent["status"]["disruptionsAllowed"] = (allowed - 1).into();
+    spent["status"]["disruptionsAllowed"] = (view.status.disruptions_allowed - 1).into();
     spent["status"]["disruptedPods"][context.info.name.as_str()] = strategy::time_text(context.now).into();
     let mut own = Context::internal(&context.server, budget)?;
     own.info.subresource = "status".into();
     ownership::settle(&own, Part::Status, budget, &mut spent, Claim::ByChange(Value::Null))?;
     let write = Write::put(entry.key.clone(), Expect::Revision(entry.mod_revision), codec::encode(&spent));
-    match commit(&context.server, write).await? {
-        Outcome::Committed(_) => Ok(()),
-        Outcome::Lost(_) => Err(refused()),
-    }
+    Ok(matches!(commit(&context.server, write).await?, Outcome::Committed(_)))
 }
 
 fn budgets(context: &Context<'_>, pod: &Value) -> Result<Vec<(Arc<Entry>, Value)>, Status> {

@@ -16,6 +16,8 @@ const COMPONENT: &str = "controllermanager";
 /// Time in which an evicted pod is expected to begin to end.
 const DISRUPTION_TIMEOUT: SignedDuration = SignedDuration::from_mins(2);
 const CONDITION: &str = "DisruptionAllowed";
+/// Granted evictions that may be outstanding.
+const DISRUPTED_MAX: usize = 2000;
 
 /// How many pods an owner wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +60,54 @@ pub fn plan(budget: &PodDisruptionBudget, pods: &[&Pod], scales: &BTreeMap<Strin
         plan.push(Write::Patch { target, subresource: "status", patch });
     }
     plan
+}
+
+/// What an eviction costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// Nothing: the pod does not count as healthy.
+    Nothing,
+    /// One of the disruptions that are allowed; the pod is noted as disrupted.
+    One,
+}
+
+/// Why an eviction is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Now; later it may be granted. With the cause.
+    Now(String),
+    /// For a trouble of the budget.
+    Trouble(String),
+}
+
+/// Whether a budget grants the eviction of a pod, and what that costs.
+///
+/// # Errors
+/// Why not.
+pub fn evict(budget: &PodDisruptionBudget, pod_is_ready: bool) -> Result<Cost, Refusal> {
+    let (name, status) = (&budget.metadata.name, &budget.status);
+    if !pod_is_ready {
+        let always = budget.spec.unhealthy_pod_eviction_policy.as_deref() == Some("AlwaysAllow");
+        if always || (status.desired_healthy > 0 && status.current_healthy >= status.desired_healthy) {
+            return Ok(Cost::Nothing);
+        }
+    }
+    if status.observed_generation < budget.metadata.generation {
+        return Err(Refusal::Now(format!("The disruption budget {name} is still being processed by the server.")));
+    }
+    if status.disruptions_allowed < 0 {
+        return Err(Refusal::Trouble("pdb disruptions allowed is negative".into()));
+    }
+    if status.disrupted_pods.len() > DISRUPTED_MAX {
+        let text = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
+        return Err(Refusal::Trouble(text.into()));
+    }
+    if status.disruptions_allowed == 0 {
+        let (desired, current) = (status.desired_healthy, status.current_healthy);
+        let text = format!("The disruption budget {name} needs {desired} healthy pods and has {current} currently");
+        return Err(Refusal::Now(text));
+    }
+    Ok(Cost::One)
 }
 
 /// The status as a merge patch: what is no longer disrupted must be named to go.
@@ -266,6 +316,37 @@ mod tests {
                 (&left, &Value::Null)
             );
             assert_eq!(plan.again_at.map(|at| at.as_second()), again);
+        }
+    }
+
+    #[test]
+    fn evictions_are_granted_spent_or_refused() {
+        let full = json!({"observedGeneration": 3, "disruptionsAllowed": 1, "currentHealthy": 3, "desiredHealthy": 2});
+        let none = json!({"observedGeneration": 3, "currentHealthy": 2, "desiredHealthy": 2});
+        let ill = json!({"observedGeneration": 3, "currentHealthy": 1, "desiredHealthy": 2});
+        let now = |text: &str| Err(Refusal::Now(text.into()));
+        let needs = "The disruption budget b needs 2 healthy pods and has 2 currently";
+        for (spec, status, ready, expected) in [
+            (json!({}), full.clone(), true, Ok(Cost::One)),
+            (json!({}), none.clone(), true, now(needs)),
+            (json!({}), none.clone(), false, Ok(Cost::Nothing)),
+            (json!({}), ill.clone(), false, now("The disruption budget b needs 2 healthy pods and has 1 currently")),
+            (json!({"unhealthyPodEvictionPolicy": "AlwaysAllow"}), ill, false, Ok(Cost::Nothing)),
+            (json!({"unhealthyPodEvictionPolicy": "AlwaysAllow"}), none, true, now(needs)),
+            (
+                json!({}),
+                json!({"disruptionsAllowed": 1}),
+                true,
+                now("The disruption budget b is still being processed by the server."),
+            ),
+            (
+                json!({}),
+                json!({"observedGeneration": 3, "disruptionsAllowed": -1}),
+                true,
+                Err(Refusal::Trouble("pdb disruptions allowed is negative".into())),
+            ),
+        ] {
+            assert_eq!(evict(&budget(spec.clone(), status.clone()), ready), expected, "{spec} {status} {ready}");
         }
     }
 }

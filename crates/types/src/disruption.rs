@@ -31,6 +31,8 @@ pub struct DisruptionSpec {
     pub max_unavailable: Option<IntOrPercent>,
     /// Whose pods; none: nobody's, empty: everybody's.
     pub selector: Option<LabelSelector>,
+    /// `IfHealthyBudget` (also when it is not said) or `AlwaysAllow`: whether pods that are not ready may go.
+    pub unhealthy_pod_eviction_policy: Option<String>,
 }
 
 /// `status` of a budget.

@@ -83,7 +83,8 @@ async fn evictions_ask_the_budget() {
     cluster.create("policy/v1/poddisruptionbudgets", "default", budget).await;
     cluster.create("pods", "default", pod("p")).await;
     cluster.ok(&format!("POST {POD}/binding"), json!({"target": {"name": "n"}})).await;
-    cluster.ok(&format!("PATCH {POD}/status"), json!({"status": {"phase": "Running"}})).await;
+    let ready = json!([{"type": "Ready", "status": "True"}]);
+    cluster.ok(&format!("PATCH {POD}/status"), json!({"status": {"phase": "Running", "conditions": ready}})).await;
     let (code, message) = cluster.refused(&format!("POST {POD}/eviction"), eviction.clone()).await;
     assert_eq!((code, message.as_str()), (429, "Cannot evict pod as it would violate the pod's disruption budget."));
     let path = "/apis/policy/v1/namespaces/default/poddisruptionbudgets/b";
@@ -91,6 +92,7 @@ async fn evictions_ask_the_budget() {
     cluster.ok(&format!("POST {POD}/eviction"), eviction).await;
     let spent = cluster.ok(&format!("GET {path}"), Value::Null).await;
     assert_eq!(spent["status"]["disruptionsAllowed"], 0);
+    assert!(spent["status"]["disruptedPods"]["p"].is_string(), "{spent}");
     let owners = spent["metadata"]["managedFields"].as_array().unwrap();
     let server = owners.iter().find(|owner| owner["manager"] == "system:apiserver").unwrap();
     assert_eq!(
