@@ -52,16 +52,22 @@ impl Served {
     }
 }
 
+static INTERNED: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+
 /// One copy of each text for as long as the program runs.
 pub(crate) fn interned(text: &str) -> &'static str {
-    static KNOWN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = INTERNED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(found) = known.get(text) {
         return found;
     }
     let kept: &'static str = text.to_owned().leak();
     known.insert(kept);
     kept
+}
+
+/// The kept copy of a text, if there is one. What users write is not kept for ever.
+fn already_interned(text: &str) -> Option<&'static str> {
+    INTERNED.lock().unwrap_or_else(PoisonError::into_inner).get(text).copied()
 }
 
 /// The graph, with objects by namespace.
@@ -127,7 +133,7 @@ impl Metadata {
 
     /// The object of a group, kind and name.
     pub(crate) fn named(&self, group: &str, kind: &str, key: &Key) -> Option<&Item> {
-        let uid = self.uids.get(&(interned(group), interned(kind), key.clone()))?;
+        let uid = self.uids.get(&(already_interned(group)?, already_interned(kind)?, key.clone()))?;
         self.graph.get(uid)
     }
 
@@ -168,5 +174,16 @@ mod tests {
         assert!(all.left_in("x").is_empty() && all.keys(&PODS).is_empty());
         all.put(&PODS, meta("a", "2"));
         assert!(all.left_in("x").is_empty(), "an old answer does not bring it back");
+    }
+
+    #[test]
+    fn objects_are_found_by_name_and_strange_kinds_are_not_kept() {
+        let mut all = Metadata::default();
+        let served = Served { group: interned("example.com"), kind: interned("Tab"), ..PODS };
+        all.put(&served, meta("a", "1"));
+        let key = Key::new("x", "a");
+        assert_eq!(all.named("example.com", "Tab", &key).map(|item| item.meta.uid.as_str()), Some("1"));
+        assert!(all.named("example.com", "NobodysKind", &key).is_none());
+        assert!(already_interned("NobodysKind").is_none());
     }
 }
