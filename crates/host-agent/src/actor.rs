@@ -34,6 +34,8 @@ pub(crate) enum Message {
     Update(Box<Pod>),
     /// The pod's object is gone.
     Gone,
+    /// Somebody says that nothing is known of the pod's node.
+    NodeUnknown,
     /// Something happened.
     Fact(Fact),
     /// A machine is there for the pod; comes before its `MachineUp`.
@@ -104,6 +106,7 @@ pub(crate) struct Actor {
     messages: mpsc::Receiver<Message>,
     saved: Vec<u8>,
     reporter: Reporter,
+    node_lost: u64,
     gone: bool,
 }
 
@@ -143,7 +146,7 @@ impl Actor {
             inbox,
         };
         let reporter = report::start(deed.clone());
-        let mut actor = Self { deed, observed, face, messages, saved: Vec::new(), reporter, gone: false };
+        let mut actor = Self { deed, observed, face, messages, saved: Vec::new(), reporter, node_lost: 0, gone: false };
         tokio::spawn(async move {
             actor.recover(adopted).await;
             actor.run().await;
@@ -230,6 +233,7 @@ impl Actor {
     fn take(&mut self, message: Message) {
         match message {
             Message::Update(pod) => self.deed.pod = Arc::new(*pod),
+            Message::NodeUnknown => self.node_lost += 1,
             Message::Gone => {
                 // Nobody waits for a grace period any more.
                 let mut pod = (*self.deed.pod).clone();
@@ -310,7 +314,8 @@ impl Actor {
                 worker.release(&self.deed.pod.metadata.uid);
             }
         }
-        self.reporter.send_replace(Report { pod: self.deed.pod.clone(), status, node, delete });
+        let node_lost = self.node_lost;
+        self.reporter.send_replace(Report { pod: self.deed.pod.clone(), status, node, node_lost, delete });
     }
 
     /// What the node's status should say; none while its machine is on the way out.

@@ -271,12 +271,26 @@ impl Supervisor {
                 self.context.workers().insert(name.clone(), worker);
             }
         }
+        if node.status.conditions.iter().any(|one| one.type_ == "Ready" && one.status == "Unknown") {
+            self.say_again(name).await;
+        }
         if self.nodes.insert(name.clone()) {
             let mine: Vec<Pod> = self.early.values().filter(|pod| pod.spec.node_name == *name).cloned().collect();
             for pod in mine {
                 self.early.remove(&pod.metadata.uid);
                 self.seen(pod).await;
             }
+        }
+    }
+
+    /// Somebody who heard nothing of this host for a while says that a node's state is unknown. It is not.
+    async fn say_again(&self, node: &str) {
+        if let Some(worker) = self.context.workers().get(node) {
+            worker.say_again();
+        }
+        let of_node = self.context.of_node(node);
+        for face in of_node {
+            self.tell(&face.pod.metadata.uid, Message::NodeUnknown).await;
         }
     }
 

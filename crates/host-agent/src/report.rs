@@ -23,6 +23,8 @@ pub(crate) struct Report {
     pub(crate) status: Value,
     /// The node's state; none when it stays as it is.
     pub(crate) node: Option<NodeState>,
+    /// How often somebody else wrote over the node's state.
+    pub(crate) node_lost: u64,
     /// The pod's object is to go.
     pub(crate) delete: bool,
 }
@@ -33,7 +35,7 @@ pub(crate) type Reporter = watch::Sender<Report>;
 /// Starts the task that writes what is put into the answer.
 pub(crate) fn start(deed: Deed) -> Reporter {
     let (reporter, reports) = watch::channel(Report::default());
-    let writer = Writer { deed, status: Value::Null, node: None, deleted: false };
+    let writer = Writer { deed, status: Value::Null, revision: 0, node: None, node_lost: 0, deleted: false };
     tokio::spawn(writer.run(reports));
     reporter
 }
@@ -42,7 +44,10 @@ struct Writer {
     deed: Deed,
     /// What the API has taken.
     status: Value,
+    /// The pod's revision then.
+    revision: u64,
     node: Option<NodeState>,
+    node_lost: u64,
     deleted: bool,
 }
 
@@ -60,16 +65,23 @@ impl Writer {
     }
 
     async fn write(&mut self, report: &Report) -> Result<(), kube::Error> {
+        if self.node_lost != report.node_lost {
+            (self.node, self.node_lost) = (None, report.node_lost);
+        }
+        if is_overwritten(&report.pod, &self.status, self.revision) {
+            self.status = Value::Null;
+        }
         if let Some(state) = report.node.filter(|state| self.node != Some(*state)) {
             deeds::write_node(&self.deed, state).await?;
             self.node = Some(state);
         }
         if !report.status.is_null() && without_times(&report.status) != without_times(&self.status) {
-            if self.deed.context.api.pod_status(&report.pod, &report.status).await?.is_none() {
+            let Some(answer) = self.deed.context.api.pod_status(&report.pod, &report.status).await? else {
                 self.deed.tell(Message::Gone).await;
                 return Ok(());
-            }
+            };
             self.status = report.status.clone();
+            self.revision = answer["metadata"]["resourceVersion"].as_str().map_or(0, revision);
         }
         if report.delete && !self.deleted {
             self.deed.context.api.delete_pod(&report.pod).await?;
@@ -78,6 +90,19 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+fn revision(text: &str) -> u64 {
+    text.parse().unwrap_or(0)
+}
+
+/// Whether somebody else said after us that the pod is not ready, or that it is: a controller that heard nothing of this host
+/// for a while does.
+fn is_overwritten(pod: &Pod, said: &Value, at: u64) -> bool {
+    let ours = said["status"]["conditions"].as_array().into_iter().flatten().find(|one| one["type"] == "Ready");
+    let theirs = pod.status.conditions.iter().find(|one| one.type_ == "Ready");
+    let differ = ours.zip(theirs).is_some_and(|(ours, theirs)| ours["status"] != theirs.status.as_str());
+    differ && revision(&pod.metadata.resource_version) > at
 }
 
 /// A status without the times that change with every rendering.
@@ -89,4 +114,27 @@ fn without_times(status: &Value) -> Value {
         }
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_what_was_said_later_and_otherwise_is_written_over() {
+        let said = |ready: &str| json!({"status": {"conditions": [{"type": "Ready", "status": ready}]}});
+        for (theirs, revision, ours, expected) in [
+            ("False", "8", said("True"), true),
+            ("True", "8", said("False"), true),
+            ("False", "7", said("True"), false),
+            ("True", "8", said("True"), false),
+            ("False", "8", Value::Null, false),
+        ] {
+            let mut pod = said(theirs);
+            pod["metadata"] = json!({"resourceVersion": revision});
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            assert_eq!(is_overwritten(&pod, &ours, 7), expected, "{theirs} {revision} {ours}");
+        }
+    }
 }

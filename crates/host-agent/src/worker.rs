@@ -14,7 +14,7 @@ use isopod_types::names::{INSTANCE_TYPE_LABEL, NODEGROUP_LABEL, VOLUME_SIZE_ANNO
 use isopod_types::node::Node;
 use isopod_types::pod::Pod;
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Context;
@@ -41,6 +41,8 @@ pub(crate) struct Worker {
     machine: watch::Receiver<Up>,
     /// Addresses of pods by UID.
     taken: Arc<Mutex<BTreeMap<String, Ipv4Addr>>>,
+    /// Its state has to be said again.
+    again: Arc<Notify>,
     end: CancellationToken,
 }
 
@@ -65,6 +67,7 @@ impl Worker {
             disk_gib: disk_gib.unwrap_or(DISK_GIB),
             machine,
             taken: Arc::default(),
+            again: Arc::default(),
             end: CancellationToken::new(),
         };
         tokio::spawn(worker.clone().run(context.clone(), up));
@@ -74,6 +77,11 @@ impl Worker {
     /// The node's object is gone: so is its machine soon.
     pub(crate) fn end(&self) {
         self.end.cancel();
+    }
+
+    /// Somebody else wrote over its state.
+    pub(crate) fn say_again(&self) {
+        self.again.notify_one();
     }
 
     /// Its machine, if it runs.
@@ -139,12 +147,7 @@ impl Worker {
             let cause = match machine {
                 Ok(machine) => {
                     up.send_replace(Some(machine.clone()));
-                    self.say(&context, WorkerState::Ready, "the node's machine answers").await;
-                    context.node_came_up.notify_one();
-                    let cause = tokio::select! {
-                        cause = machine.exited() => cause,
-                        () = self.end.cancelled() => break,
-                    };
+                    let Some(cause) = self.live(&context, &machine).await else { break };
                     up.send_replace(None);
                     delay = RETRY_FIRST;
                     cause
@@ -163,6 +166,19 @@ impl Worker {
             && let Err(error) = machine.destroy().await
         {
             tracing::error!(node = self.name, error = format!("{error:#}"), "a node's machine cannot be removed");
+        }
+    }
+
+    /// Says that the node is ready until its machine ends; none when the node ends first.
+    async fn live(&self, context: &Context, machine: &Arc<dyn NodeMachine>) -> Option<String> {
+        loop {
+            self.say(context, WorkerState::Ready, "the node's machine answers").await;
+            context.node_came_up.notify_one();
+            tokio::select! {
+                cause = machine.exited() => return Some(cause),
+                () = self.end.cancelled() => return None,
+                () = self.again.notified() => {}
+            }
         }
     }
 
@@ -211,6 +227,7 @@ mod tests {
             disk_gib: 20,
             machine: watch::channel(None).1,
             taken: Arc::default(),
+            again: Arc::default(),
             end: CancellationToken::new(),
         }
     }

@@ -188,3 +188,25 @@ async fn a_missing_image_shows_and_the_pod_can_go() {
     cluster.delete(&format!("{PODS}/p")).await.unwrap();
     cluster.wait_for("/api/v1/nodes", "no node", count(0)).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_say_of_a_node_and_its_pod_is_set_right() {
+    let cluster = cluster("unknown").await;
+    cluster.create(PODS, pod("p", "Always", &["serve"])).await.unwrap();
+    let is = |status: &'static str| {
+        move |object: &Value| {
+            let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+            conditions.into_iter().any(|one| one["type"] == "Ready" && one["status"] == status)
+        }
+    };
+    let path = format!("{PODS}/p");
+    let pod = cluster.wait_for(&path, "a ready pod", is("True")).await.unwrap();
+    let node = format!("/api/v1/nodes/{}", pod["spec"]["nodeName"].as_str().unwrap());
+    cluster.wait_for(&node, "a ready node", is("True")).await.unwrap();
+    for (path, status) in [(&node, "Unknown"), (&path, "False")] {
+        let wrong = json!([{"type": "Ready", "status": status}]);
+        let answer = cluster.patch(&format!("{path}/status"), json!({"status": {"conditions": wrong}})).await.unwrap();
+        assert!(is(status)(&answer), "{answer}");
+        cluster.wait_for(path, "the truth", is("True")).await.unwrap();
+    }
+}

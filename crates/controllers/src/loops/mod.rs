@@ -112,7 +112,7 @@ pub(crate) fn garbage_work(uid: String) -> Work {
 pub(crate) fn touched(state: &mut State, changed: &Changed, now: Timestamp) -> Vec<Work> {
     state.placed.observe(changed);
     state.labelled.observe(changed);
-    state.sightings.observe(changed, now);
+    state.sightings.observe(changed, nodes::Moment::at(now));
     let mut work = state.scheduling.observe(changed);
     for one in LOOPS {
         work.extend((one.touched)(&state.cache, changed).into_iter().map(|key| Work { name: one.name, key }));

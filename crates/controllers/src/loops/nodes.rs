@@ -1,6 +1,7 @@
 //! Nodes in trouble and the pods on them: silence, taints, and pods that nobody will ever end.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use isopod_planner::node_lifecycle::{self, Signs, lease_names};
 use isopod_planner::scheduler::taints::{NO_EXECUTE, OUT_OF_SERVICE};
@@ -20,13 +21,32 @@ pub(super) const ORPHANS: Loop = Loop { name: "pod-gc-node", touched: touched_or
 pub(super) const UNSCHEDULED: Loop = Loop { name: "pod-gc", touched: touched_unscheduled, decide: decide_unscheduled };
 pub(super) const ENDED: Loop = Loop { name: "pod-gc-ended", touched: touched_ended, decide: decide_ended };
 
-/// When things were seen by this process's own clock. Clocks of hosts are not trusted, and a process that starts anew
-/// gives everybody their time anew.
+/// A moment by both clocks: the one on the wall, and the one that stands still while the machine sleeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    wall: Timestamp,
+    tick: Instant,
+}
+
+impl Moment {
+    /// This moment.
+    pub(crate) fn at(wall: Timestamp) -> Self {
+        Self { wall, tick: Instant::now() }
+    }
+
+    /// The time on the wall at which an earlier tick would have been, had nobody slept since.
+    fn wall_of(self, tick: Instant) -> Timestamp {
+        self.wall.checked_sub(self.tick.saturating_duration_since(tick)).unwrap_or(self.wall)
+    }
+}
+
+/// When things were seen by this process's own clock. Clocks of hosts are not trusted, a process that starts anew gives
+/// everybody their time anew, and time that this machine slept through counts against nobody.
 #[derive(Debug, Default)]
 pub(crate) struct Sightings {
     /// Leases of nodes and hosts: what they said last, and when that was seen.
-    leases: BTreeMap<String, (Option<Timestamp>, Timestamp)>,
-    nodes: BTreeMap<String, Timestamp>,
+    leases: BTreeMap<String, (Option<Timestamp>, Instant)>,
+    nodes: BTreeMap<String, Instant>,
     /// `NoExecute` taints that do not say when they were put on, by node and taint.
     taints: BTreeMap<(String, String), Timestamp>,
     /// Nodes that pods are bound to and that are not there.
@@ -39,7 +59,7 @@ fn taint_key(node: &str, taint: &Taint) -> (String, String) {
 
 impl Sightings {
     /// Takes a change in.
-    pub(super) fn observe(&mut self, changed: &Changed, now: Timestamp) {
+    pub(super) fn observe(&mut self, changed: &Changed, now: Moment) {
         match changed {
             Changed::Lease(change) if change.key().namespace == NODE_LEASES => {
                 let name = change.key().name;
@@ -49,7 +69,7 @@ impl Sightings {
                     }
                     said if self.leases.get(&name).map(|(before, _)| *before) == said => {}
                     Some(renewed) => {
-                        self.leases.insert(name, (renewed, now));
+                        self.leases.insert(name, (renewed, now.tick));
                     }
                 }
             }
@@ -58,7 +78,7 @@ impl Sightings {
         }
     }
 
-    fn observe_node(&mut self, name: &str, node: Option<&Node>, now: Timestamp) {
+    fn observe_node(&mut self, name: &str, node: Option<&Node>, now: Moment) {
         let undated: Vec<_> = node.into_iter().flat_map(undated).map(|taint| taint_key(name, taint)).collect();
         let of_node = |key: &(String, String)| key.0 == name;
         let range = (name.to_owned(), String::new())..;
@@ -67,19 +87,20 @@ impl Sightings {
             self.taints.remove(key);
         }
         undated.into_iter().for_each(|key| {
-            self.taints.entry(key).or_insert(now);
+            self.taints.entry(key).or_insert(now.wall);
         });
         if node.is_some() {
             self.missing.remove(name);
-            self.nodes.entry(name.to_owned()).or_insert(now);
+            self.nodes.entry(name.to_owned()).or_insert(now.tick);
         } else {
             self.nodes.remove(name);
         }
     }
 
-    fn signs(&self, node: &Node, now: Timestamp) -> Signs {
-        let renewed = lease_names(node).find_map(|name| self.leases.get(name)).map(|(_, seen)| *seen);
-        Signs { renewed, first_seen: self.nodes.get(&node.metadata.name).copied().unwrap_or(now) }
+    fn signs(&self, node: &Node, now: Moment) -> Signs {
+        let renewed = lease_names(node).find_map(|name| self.leases.get(name)).map(|(_, seen)| now.wall_of(*seen));
+        let first_seen = self.nodes.get(&node.metadata.name).map_or(now.wall, |seen| now.wall_of(*seen));
+        Signs { renewed, first_seen }
     }
 
     /// A node's taints, each with when it was put on.
@@ -127,7 +148,7 @@ fn decide_life(state: &mut State, key: &Key, now: Timestamp) -> Plan {
     let node = state.cache.nodes.get(key).filter(|node| !node.metadata.uid.is_empty());
     let Some(node) = node else { return Plan::nothing() };
     let pods: Vec<&Pod> = pods_on(state, &key.name).collect();
-    node_lifecycle::plan(node, &pods, state.sightings.signs(node, now), now)
+    node_lifecycle::plan(node, &pods, state.sightings.signs(node, Moment::at(now)), now)
 }
 
 fn node_of(pod: &Pod) -> Option<Key> {
@@ -205,6 +226,12 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
+    /// A moment so many seconds after the first, of which the machine slept some.
+    fn later(first: Instant, second: i64, slept: u64) -> Moment {
+        let awake = std::time::Duration::from_secs(u64::try_from(second).unwrap() - slept);
+        Moment { wall: at(second), tick: first + awake }
+    }
+
     fn lease(renewed: Option<i64>) -> Changed {
         let lease = renewed.map(|second| {
             let lease = json!({"metadata": {"name": "h", "namespace": NODE_LEASES}, "spec": {"renewTime": at(second)}});
@@ -223,11 +250,18 @@ mod tests {
     #[test]
     fn a_lease_lives_when_it_changes_whatever_its_holders_clock_says() {
         let mut seen = Sightings::default();
-        for (said, now, expected) in
-            [(Some(7), 100, Some(100)), (Some(7), 110, Some(100)), (Some(3), 120, Some(120)), (None, 130, None)]
-        {
-            seen.observe(&lease(said), at(now));
-            assert_eq!(seen.signs(&node(json!([])), at(now)).renewed, expected.map(at), "{now}");
+        let first = Instant::now();
+        for (said, second, slept, expected) in [
+            (Some(7), 100, 0, Some(100)),
+            (Some(7), 110, 0, Some(100)),
+            (Some(3), 120, 0, Some(120)),
+            // Of the last hour, this machine was awake for ten seconds.
+            (Some(3), 3720, 3590, Some(3710)),
+            (None, 3730, 3590, None),
+        ] {
+            let now = later(first, second, slept);
+            seen.observe(&lease(said), now);
+            assert_eq!(seen.signs(&node(json!([])), now).renewed, expected.map(at), "{second}");
         }
     }
 
@@ -242,7 +276,8 @@ mod tests {
             (undated.clone(), 40, Some(40)),
         ] {
             let node = node(taints);
-            seen.observe(&Changed::Node(Change { before: None, after: Some(node.clone()) }), at(now));
+            let moment = later(Instant::now(), now, 0);
+            seen.observe(&Changed::Node(Change { before: None, after: Some(node.clone()) }), moment);
             let dated = seen.dated(&node, at(now));
             assert_eq!(dated.first().and_then(|taint| taint.time_added), expected.map(at), "{now}");
         }
