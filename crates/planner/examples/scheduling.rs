@@ -61,7 +61,7 @@ fn measure(what: &str, pods: usize, more: impl Fn(usize) -> Value) {
     });
     let (mut placed, mut decided) = (0, 0);
     loop {
-        let world = World { pods: &all, storage, budgets: &[], explain: &|_| String::new() };
+        let world = World { pods: &all, storage, budgets: &Vec::new, explain: &|_| String::new() };
         let (Some(key), plan) = scheduler.decide(world, Timestamp::UNIX_EPOCH) else { break };
         decided += 1;
         let Some(node) = bound(&plan) else { continue };

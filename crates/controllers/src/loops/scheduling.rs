@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use isopod_planner::Plan;
 use isopod_planner::profiles::explain_no_match;
+use isopod_planner::scheduler::preemption::Budget;
 use isopod_planner::scheduler::volumes::Storage;
 use isopod_planner::scheduler::{Scheduler, World};
 use isopod_types::Key;
@@ -72,7 +73,8 @@ fn decide(state: &mut State, lane: &Key, now: Timestamp) -> Plan {
         let profiles: Vec<_> = cache.profiles.all().cloned().collect();
         explain_no_match(&profiles, &pod.metadata.namespace, &pod.metadata.labels)
     };
-    let world = World { pods: cache.pods.map(), storage, budgets: &[], explain: &explain };
+    let budgets = || cache.budgets.all().map(Budget::of).collect();
+    let world = World { pods: cache.pods.map(), storage, budgets: &budgets, explain: &explain };
     let (pod, mut plan) = scheduling.scheduler.decide(world, now);
     if let Some(pod) = pod {
         scheduling.lanes.insert(lane.clone(), pod);

@@ -53,8 +53,8 @@ pub struct World<'a> {
     pub pods: &'a BTreeMap<Key, Pod>,
     /// Claims, volumes and classes.
     pub storage: Storage<'a>,
-    /// Disruption budgets.
-    pub budgets: &'a [Budget],
+    /// Disruption budgets; asked for only when room has to be made.
+    pub budgets: &'a dyn Fn() -> Vec<Budget>,
     /// Why a pod has no node of its own; asked only while there are no worker nodes.
     pub explain: &'a dyn Fn(&Pod) -> String,
 }

@@ -6,6 +6,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use isopod_types::disruption::PodDisruptionBudget;
 use isopod_types::workload::LabelSelector;
 use jiff::Timestamp;
 
@@ -30,6 +31,18 @@ pub struct Budget {
     pub disruptions_allowed: i64,
     /// Pods that are counted as gone already.
     pub disrupted: BTreeSet<String>,
+}
+
+impl Budget {
+    /// From the object.
+    pub fn of(budget: &PodDisruptionBudget) -> Self {
+        Self {
+            namespace: budget.metadata.namespace.clone(),
+            selector: budget.spec.selector.clone(),
+            disruptions_allowed: budget.status.disruptions_allowed,
+            disrupted: budget.status.disrupted_pods.keys().cloned().collect(),
+        }
+    }
 }
 
 /// A node and who has to go from it.
@@ -119,13 +132,19 @@ fn harm(candidate: &Candidate) -> (usize, i64, i128, usize, Reverse<Option<Times
 ///
 /// # Errors
 /// The sentence that says why nobody's going helps.
-pub fn find(index: &Index, cycle: &Cycle<'_>, survey: &Survey, budgets: &[Budget]) -> Result<Candidate, String> {
+pub fn find(
+    index: &Index,
+    cycle: &Cycle<'_>,
+    survey: &Survey,
+    budgets: &dyn Fn() -> Vec<Budget>,
+) -> Result<Candidate, String> {
     if cycle.pod.spec.preemption_policy.as_deref() == Some("Never") {
         return Err("not eligible due to preemptionPolicy=Never.".into());
     }
     if is_under_way(index, &cycle.info) {
         return Err("not eligible due to terminating pod on the nominated node.".into());
     }
+    let budgets = if survey.resolvable.is_empty() { Vec::new() } else { budgets() };
     let tried_max = NODES_MIN.max(index.len() / 10);
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let unhelpful = index.len().saturating_sub(survey.resolvable.len());
@@ -134,7 +153,7 @@ pub fn find(index: &Index, cycle: &Cycle<'_>, survey: &Survey, budgets: &[Budget
     }
     let mut candidates = Vec::new();
     for slot in &survey.resolvable {
-        match victims_on(&mut cycle.trial(index, *slot), index, &cycle.info, budgets) {
+        match victims_on(&mut cycle.trial(index, *slot), index, &cycle.info, &budgets) {
             Ok(candidate) => candidates.push(candidate),
             Err(reasons) => reasons.into_iter().for_each(|why| *counts.entry(why).or_default() += 1),
         }

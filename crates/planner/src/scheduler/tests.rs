@@ -112,7 +112,8 @@ impl Cluster {
     fn decide(&mut self, now: i64) -> (Option<String>, Plan) {
         let storage = Storage { claims: &self.claims, volumes: &self.volumes, classes: &self.classes };
         let explain = |_: &Pod| "no profile".to_owned();
-        let world = World { pods: &self.pods, storage, budgets: &self.budgets, explain: &explain };
+        let budgets = || self.budgets.clone();
+        let world = World { pods: &self.pods, storage, budgets: &budgets, explain: &explain };
         let (key, plan) = self.scheduler.decide(world, at(now));
         (key.map(|key| key.name), plan)
     }
