@@ -16,12 +16,9 @@ pub(super) const AUTOSCALERS: Loop = Loop { name: "autoscaler", touched, decide 
 fn touched(_cache: &Cache, changed: &Changed) -> Vec<Key> {
     match changed {
         Changed::HorizontalPodAutoscaler(change) => {
-            let generation = |side: &Option<_>| {
-                side.as_ref().map(|one: &isopod_types::autoscaling::HorizontalPodAutoscaler| {
-                    (one.metadata.uid.clone(), one.metadata.generation, one.metadata.is_deleting())
-                })
-            };
-            if generation(&change.before) == generation(&change.after) { Vec::new() } else { vec![change.key()] }
+            let both = change.before.as_ref().zip(change.after.as_ref());
+            let is_report = both.is_some_and(|(before, after)| before.status != after.status);
+            if is_report { Vec::new() } else { vec![change.key()] }
         }
         _ => Vec::new(),
     }
