@@ -115,7 +115,8 @@ fn endpoints(server: &ApiServer) -> Vec<Value> {
     let port = json!({"name": "https", "port": port, "protocol": "TCP"});
     vec![
         json!({
-            "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "kubernetes", "namespace": "default"},
+            "apiVersion": "v1", "kind": "Endpoints",
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
             "subsets": [{"addresses": [{"ip": address}], "ports": [port]}],
         }),
         json!({

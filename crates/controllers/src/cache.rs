@@ -7,7 +7,8 @@ use isopod_types::batch::{CronJob, Job};
 use isopod_types::daemonset::DaemonSet;
 use isopod_types::disruption::PodDisruptionBudget;
 use isopod_types::lease::Lease;
-use isopod_types::node::{ConfigMap, Namespace, Node, ServiceAccount};
+use isopod_types::network::{EndpointSlice, Endpoints};
+use isopod_types::node::{ConfigMap, Namespace, Node, Service, ServiceAccount};
 use isopod_types::own::{Cluster, FargateProfile, Host, NodeGroup};
 use isopod_types::pod::Pod;
 use isopod_types::statefulset::{ControllerRevision, StatefulSet};
@@ -223,6 +224,9 @@ kinds! {
     volumes: PersistentVolume,
     classes: StorageClass,
     leases: Lease,
+    services: Service,
+    endpoints: Endpoints,
+    endpoint_slices: EndpointSlice,
     profiles: FargateProfile,
     hosts: Host,
     node_groups: NodeGroup,

@@ -138,6 +138,19 @@ impl TestCluster {
 }
 
 impl TestCluster {
+    /// Waits until something holds that the API does not tell.
+    ///
+    /// # Errors
+    /// After the longest time a test waits.
+    pub async fn wait_until(&self, what: &str, condition: impl Fn() -> bool) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        while !condition() {
+            anyhow::ensure!(begin.elapsed() < PATIENCE, "timed out waiting for {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
     /// Waits until nothing is at a path.
     ///
     /// # Errors

@@ -100,12 +100,12 @@ async fn groups_are_scaled_by_draining_and_leave_nothing_behind() {
     wait_for_group(&cluster, "ACTIVE", 1).await;
     wait_for_available(&cluster, 4).await;
     assert_eq!(cluster.list("/api/v1/nodes").await.len(), 1);
-    assert_eq!(cluster.host.nodes().len(), 1, "{:?}", cluster.host.nodes());
+    cluster.wait_until("the machine's end", || cluster.host.nodes().len() == 1).await.unwrap();
     // A group that goes takes its nodes; its pods wait for another.
     cluster.delete(&path).await.unwrap();
     cluster.wait_for_gone(&path).await.unwrap();
     assert!(cluster.list("/api/v1/nodes").await.is_empty());
-    assert!(cluster.host.nodes().is_empty(), "{:?}", cluster.host.nodes());
+    cluster.wait_until("the machines' end", || cluster.host.nodes().is_empty()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,6 +13,7 @@ pub mod instances;
 pub mod lease;
 pub mod meta;
 pub mod names;
+pub mod network;
 pub mod node;
 pub mod own;
 pub mod pod;

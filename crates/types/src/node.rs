@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::meta::{ObjectMeta, object};
 use crate::pod::ResourceList;
+use crate::probe::PortRef;
 
 /// A node: one microVM.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -169,6 +170,11 @@ pub struct ServiceSpec {
     pub ports: Vec<ServicePort>,
     /// Labels of the pods behind it.
     pub selector: BTreeMap<String, String>,
+    /// Whether pods count before they are ready.
+    pub publish_not_ready_addresses: bool,
+    /// `ClusterIP` (also when empty), `NodePort`, `LoadBalancer` or `ExternalName`.
+    #[serde(rename = "type")]
+    pub type_: String,
 }
 
 /// A port of a Service.
@@ -181,4 +187,8 @@ pub struct ServicePort {
     pub port: u16,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
+    /// Port of the pods.
+    pub target_port: PortRef,
+    /// What is spoken there.
+    pub app_protocol: Option<String>,
 }

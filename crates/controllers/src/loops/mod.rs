@@ -21,6 +21,7 @@ mod autoscalers;
 mod budgets;
 mod cronjobs;
 mod daemonsets;
+mod endpoints;
 mod fargate;
 mod jobs;
 mod members;
@@ -69,6 +70,9 @@ const LOOPS: &[Loop] = &[
     storage::VOLUMES,
     storage::EPHEMERAL,
     nodegroups::NODE_GROUPS,
+    endpoints::SLICES,
+    endpoints::LEGACY,
+    endpoints::MIRRORING,
     nodes::LIFECYCLE,
     nodes::EVICTION,
     nodes::ORPHANS,
