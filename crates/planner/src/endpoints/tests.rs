@@ -1,3 +1,5 @@
+//! Endpoints by tables of cases, and a property over whatever comes and goes.
+
 use super::*;
 use crate::plan::{Plan, Write};
 use isopod_types::network::{EndpointSlice, Endpoints};

@@ -1,3 +1,5 @@
+//! Node groups by tables of cases.
+
 use super::*;
 use isopod_types::names::{HOST_LABEL, INSTANCE_TYPE_LABEL};
 
