@@ -116,6 +116,7 @@ impl Driver {
             refusals: BTreeMap::new(),
             answers: BTreeMap::new(),
             histories: BTreeMap::new(),
+            sizes: Default::default(),
             labelled: Labelled::default(),
         };
         let executor = Executor { client, recorder: Arc::default() };

@@ -126,14 +126,7 @@ impl Worker {
 
     /// What pods may have of it.
     pub(crate) fn allocatable(&self) -> BTreeMap<String, Quantity> {
-        let cpu = i128::from(self.instance.vcpu_count) * 1000 - i128::from(self.instance.reserved_cpu_millis());
-        let memory = self.instance.memory_bytes() - self.instance.reserved_memory_bytes();
-        BTreeMap::from([
-            ("cpu".to_owned(), Quantity::from_milli(cpu)),
-            ("memory".to_owned(), Quantity::from_units(i128::from(memory))),
-            ("ephemeral-storage".to_owned(), Quantity::from_units(i128::from(self.disk_gib) << 30)),
-            ("pods".to_owned(), Quantity::from_units(i128::from(self.instance.pods_max))),
-        ])
+        self.instance.allocatable(self.disk_gib)
     }
 
     async fn run(self, context: Arc<Context>, up: watch::Sender<Up>) {

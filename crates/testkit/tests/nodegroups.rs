@@ -109,6 +109,39 @@ async fn groups_are_scaled_by_draining_and_leave_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_grows_for_pods_that_do_not_fit() {
+    let cluster = TestCluster::start("grows").await.unwrap();
+    let _agent = cluster.start_agent().await.unwrap();
+    group(&cluster, 1).await;
+    namespace(&cluster).await;
+    let pod = |name: &str, cpu: &str| {
+        let container =
+            json!({"name": "c", "image": "web", "command": ["serve"], "resources": {"requests": {"cpu": cpu}}});
+        json!({"metadata": {"name": name}, "spec": {"containers": [container], "terminationGracePeriodSeconds": 1}})
+    };
+    // Each asks for more than half of a node, the last for more than any has.
+    for (name, cpu) in [("a", "1200m"), ("b", "1200m"), ("huge", "3")] {
+        cluster.create("/api/v1/namespaces/apps/pods", pod(name, cpu)).await.unwrap();
+    }
+    for name in ["a", "b"] {
+        let path = format!("/api/v1/namespaces/apps/pods/{name}");
+        cluster.wait_for(&path, "the pod", |pod| pod["status"]["phase"] == "Running").await.unwrap();
+    }
+    wait_for_group(&cluster, "ACTIVE", 2).await;
+    let group = cluster.get(&format!("{GROUPS}/workers")).await.unwrap();
+    assert_eq!(group["spec"]["desiredSize"], 2);
+    assert!(group["metadata"]["annotations"]["isopod.dev/grown-at"].is_string(), "{group}");
+    let events = cluster.list("/api/v1/namespaces/apps/events").await;
+    let said = |reason: &str| -> Vec<&str> {
+        let of = |event: &&Value| event["reason"] == reason && event["source"]["component"] == "cluster-autoscaler";
+        events.iter().filter(of).filter_map(|event| event["message"].as_str()).collect()
+    };
+    assert!(said("TriggeredScaleUp").contains(&"pod triggered scale-up: [{workers 1->2 (max: 3)}]"), "{events:?}");
+    let refused = "pod didn't trigger scale-up: 1 Insufficient cpu";
+    assert!(said("NotTriggerScaleUp").contains(&refused), "{events:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_crashes_comes_back_with_its_pods() {
     let cluster = TestCluster::start("crash").await.unwrap();
     let _agent = cluster.start_agent().await.unwrap();

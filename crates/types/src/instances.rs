@@ -3,6 +3,9 @@
 //! Source: EC2's published tables of vCPUs, memory and network interfaces; the number of pods is what the VPC CNI plugin
 //! derives from the interfaces (interfaces × (addresses − 1) + 2).
 
+use crate::Quantity;
+use crate::pod::ResourceList;
+
 /// One size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InstanceType {
@@ -61,6 +64,18 @@ impl InstanceType {
     /// eviction threshold). Of nodes too small for that, a quarter.
     pub fn reserved_memory_bytes(self) -> u64 {
         ((255 + 11 * u64::from(self.pods_max) + 100) << 20).min(self.memory_bytes() / 4)
+    }
+
+    /// What pods may have of a node of this size with a disk of so many GiB.
+    pub fn allocatable(self, disk_gib: u64) -> ResourceList {
+        let cpu = i128::from(self.vcpu_count) * 1000 - i128::from(self.reserved_cpu_millis());
+        let memory = self.memory_bytes() - self.reserved_memory_bytes();
+        ResourceList::from([
+            ("cpu".to_owned(), Quantity::from_milli(cpu)),
+            ("memory".to_owned(), Quantity::from_units(i128::from(memory))),
+            ("ephemeral-storage".to_owned(), Quantity::from_units(i128::from(disk_gib) << 30)),
+            ("pods".to_owned(), Quantity::from_units(i128::from(self.pods_max))),
+        ])
     }
 
     /// Processor time kept for the system, in thousandths: 6 % of the first core, 1 % of the second, 0.5 % of the next two,

@@ -62,3 +62,7 @@ pub const VOLUME_SIZE_ANNOTATION: &str = "isopod.dev/volume-size-gib";
 pub const DRAINING_ANNOTATION: &str = "isopod.dev/draining-since";
 /// Finalizer of node groups: their nodes are drained first.
 pub const NODEGROUP_FINALIZER: &str = "isopod.dev/nodegroup";
+/// Annotation of worker nodes that the cluster could do without: since when.
+pub const UNNEEDED_ANNOTATION: &str = "isopod.dev/unneeded-since";
+/// Annotation of node groups: when autoscaling last made them larger.
+pub const GROWN_ANNOTATION: &str = "isopod.dev/grown-at";

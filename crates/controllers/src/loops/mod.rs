@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use isopod_planner::autoscaling::{Answers, History};
+use isopod_planner::nodegroups::autoscaling::History as SizeHistory;
 use isopod_planner::{Plan, Target, Write};
 use isopod_types::node::Node;
 use isopod_types::{Key, Object};
@@ -18,6 +19,7 @@ use crate::placed::Placed;
 use crate::queue::Work;
 
 mod autoscalers;
+mod autoscaling;
 mod budgets;
 mod cronjobs;
 mod daemonsets;
@@ -73,6 +75,7 @@ const LOOPS: &[Loop] = &[
     endpoints::SLICES,
     endpoints::LEGACY,
     endpoints::MIRRORING,
+    autoscaling::NODE_GROUP_SIZES,
     nodes::LIFECYCLE,
     nodes::EVICTION,
     nodes::ORPHANS,
@@ -103,6 +106,8 @@ pub(crate) struct State {
     pub(crate) answers: BTreeMap<Work, Answers>,
     /// What was recommended lately, by autoscaler.
     pub(crate) histories: BTreeMap<Key, History>,
+    /// What was said about the sizes of node groups.
+    pub(crate) sizes: SizeHistory,
     /// The words with which the API last refused what a plan wanted to create.
     pub(crate) refusals: BTreeMap<Work, String>,
 }

@@ -22,7 +22,7 @@ use crate::plan::{Plan, Reason, Target, Write};
 use crate::replicaset::availability;
 use crate::revisions::{CONTROLLER_REVISION_HASH, History, Newest, name};
 
-pub use nodes::{concerns, takes_daemons};
+pub use nodes::{concerns, pod_on, takes_daemons};
 
 const COMPONENT: &str = "daemonset-controller";
 /// A pod that failed is replaced at the earliest so long after it was made: one that always fails must not keep everybody busy.

@@ -60,6 +60,14 @@ pub(super) fn node_of(pod: &Pod) -> Option<&str> {
     named_nodes(&pod.spec)?.first().copied()
 }
 
+/// The pod that a DaemonSet would have on a node; none when the node takes none.
+pub fn pod_on(set: &DaemonSet, node: &Node) -> Option<Pod> {
+    let daemon = Daemon::of(set);
+    let name = format!("{}-{}", set.metadata.name, node.metadata.name);
+    let pod = (daemon.fit(node) == Fit::Yes).then(|| daemon.pod_for(set, &node.metadata.name, "").named(&name))?;
+    Pod::deserialize(pod.object).ok()
+}
+
 /// The pod of a DaemonSet's template, for no node in particular.
 pub(super) struct Daemon {
     template: Value,

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::plan::{Plan, Reason, Target, Write};
 
+pub mod autoscaling;
 mod blocks;
 mod making;
 #[cfg(test)]
@@ -95,7 +96,7 @@ fn resize(group: &NodeGroup, members: &[&Node], world: &World<'_>, now: Timestam
         drain(&leaving[kept.len()..], world, now, plan);
     } else {
         let mut surplus = staying.clone();
-        surplus.sort_by_key(|node| worth(node, world));
+        surplus.sort_by_key(|node| worth(node, world.pods_on));
         surplus.truncate(staying.len() - wanted);
         plan.writes.extend(surplus.iter().map(|node| marked(node, Some(now))));
         drain(&leaving, world, now, plan);
@@ -106,10 +107,14 @@ fn resize(group: &NodeGroup, members: &[&Node], world: &World<'_>, now: Timestam
     problem
 }
 
-/// Nodes that go first come first: not ready, then with few pods, then young.
-fn worth(node: &Node, world: &World<'_>) -> (bool, usize, std::cmp::Reverse<Option<Timestamp>>) {
-    let pods = (world.pods_on)(&node.metadata.name).into_iter().filter(|pod| must_move(pod)).count();
-    (is_ready(node), pods, std::cmp::Reverse(node.metadata.creation_timestamp))
+/// What makes nodes go first, in order: they are not ready, nobody needs them for long, they have few pods, they are young.
+type Worth = (bool, bool, Option<Timestamp>, usize, std::cmp::Reverse<Option<Timestamp>>);
+
+/// Nodes that go first come first.
+fn worth<'a>(node: &Node, pods_on: &dyn Fn(&str) -> Vec<&'a Pod>) -> Worth {
+    let pods = pods_on(&node.metadata.name).into_iter().filter(|pod| must_move(pod)).count();
+    let unneeded = autoscaling::unneeded_since(node);
+    (is_ready(node), unneeded.is_none(), unneeded, pods, std::cmp::Reverse(node.metadata.creation_timestamp))
 }
 
 /// Marks a node as one that is to go, and keeps new pods away from it; or takes that back.

@@ -102,8 +102,13 @@ impl<'a> Cycle<'a> {
 
     /// Whether one node does, taints included.
     pub fn allows(&self, index: &Index, slot: Slot) -> bool {
-        let class = index.class(slot);
-        class.is_some_and(|class| self.repelled(class).is_none()) && self.check_with_nominated(index, slot).is_empty()
+        index.class(slot).is_some() && self.reasons(index, slot).is_empty()
+    }
+
+    /// Why one node does not do, taints included.
+    pub fn reasons(&self, index: &Index, slot: Slot) -> Vec<Why> {
+        let repelled = index.class(slot).and_then(|class| self.repelled(class));
+        repelled.map_or_else(|| self.check_with_nominated(index, slot), |why| vec![why])
     }
 
     /// Why a node does not do, with the pods that are about to come and without them.

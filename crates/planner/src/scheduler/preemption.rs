@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::filters::{Cycle, Survey, Trial};
 use super::index::{Index, Slot};
-use super::info::PodInfo;
+use super::info::{Labels, PodInfo};
 use super::messages::{Why, histogram, none_of};
 
 /// Nodes that are tried out at most, unless a tenth of all is more.
@@ -43,6 +43,12 @@ impl Budget {
             disrupted: budget.status.disrupted_pods.keys().cloned().collect(),
         }
     }
+
+    /// Whether it is about pods of this namespace with these labels. One with an empty selector is about none here.
+    pub fn protects(&self, namespace: &str, labels: &Labels) -> bool {
+        let selects = |selector: &LabelSelector| *selector != LabelSelector::default() && selector.matches(labels);
+        self.namespace == namespace && self.selector.as_ref().is_some_and(selects)
+    }
 }
 
 /// A node and who has to go from it.
@@ -67,9 +73,7 @@ fn by_protection(pods: Vec<Arc<PodInfo>>, budgets: &[Budget]) -> (Vec<Arc<PodInf
     pods.into_iter().partition(|pod| {
         let mut violates = false;
         for (budget, left) in budgets.iter().zip(&mut left) {
-            let selects =
-                |selector: &LabelSelector| *selector != LabelSelector::default() && selector.matches(&pod.labels);
-            let protects = budget.namespace == pod.key.namespace && budget.selector.as_ref().is_some_and(selects);
+            let protects = budget.protects(&pod.key.namespace, &pod.labels);
             if protects && !budget.disrupted.contains(&pod.key.name) {
                 *left -= 1;
                 violates |= *left < 0;
