@@ -80,7 +80,8 @@ pub(crate) struct Metadata {
 }
 
 impl Metadata {
-    /// Puts an object's metadata in. Returns the UIDs whose fate may change: its own, and its owners'.
+    /// Puts an object's metadata in. Returns the UIDs whose fate may change: its own, and those of its owners, also of those
+    /// that it has lost: they may wait for nothing else.
     pub(crate) fn put(&mut self, served: &Served, meta: ObjectMeta) -> Vec<String> {
         if self.graph.get(&meta.uid).is_none() && self.gone.contains(&meta.uid) {
             return Vec::new();
@@ -96,6 +97,8 @@ impl Metadata {
             _ => Vec::new(),
         };
         touched.push(meta.uid.clone());
+        let lost = self.graph.get(&meta.uid).into_iter().flat_map(|known| &known.meta.owner_references);
+        touched.extend(lost.map(|owner| owner.uid.clone()));
         touched.extend(meta.owner_references.iter().map(|owner| owner.uid.clone()));
         if !meta.namespace.is_empty() {
             self.by_namespace.entry(meta.namespace.clone()).or_default().insert(meta.uid.clone());
@@ -174,6 +177,20 @@ mod tests {
         assert!(all.left_in("x").is_empty() && all.keys(&PODS).is_empty());
         all.put(&PODS, meta("a", "2"));
         assert!(all.left_in("x").is_empty(), "an old answer does not bring it back");
+    }
+
+    #[test]
+    fn an_owner_hears_of_those_that_leave_it() {
+        let mut all = Metadata::default();
+        let owned = |owners: &[&str], revision: &str| {
+            let owner = |uid: &&str| isopod_types::OwnerReference { uid: (*uid).into(), ..Default::default() };
+            let owner_references = owners.iter().map(owner).collect();
+            ObjectMeta { owner_references, resource_version: revision.into(), ..meta("a", "1") }
+        };
+        let touched = |found: Vec<String>| found.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
+        assert_eq!(touched(all.put(&PODS, owned(&["o"], "1"))), ["1", "o"]);
+        assert_eq!(touched(all.put(&PODS, owned(&["p"], "2"))), ["1", "o", "p"]);
+        assert_eq!(touched(all.put(&PODS, owned(&[], "3"))), ["1", "p"]);
     }
 
     #[test]
