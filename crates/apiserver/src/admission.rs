@@ -14,7 +14,6 @@ use isopod_schema::{FieldError, Reason, Status, Table, names};
 use serde_json::Value;
 
 use crate::context::Context;
-use crate::create::random;
 use crate::strategy::{meta, text};
 use crate::{codec, escalation, signing};
 
@@ -46,7 +45,14 @@ impl<'c, 't> Asked<'c, 't> {
             "" => context.info.name.clone(),
             name => name.to_owned(),
         };
-        Self { context, operation, old, dry_run, name, suffix: names::suffix(random()) }
+        Self {
+            context,
+            operation,
+            old,
+            dry_run,
+            name,
+            suffix: names::suffix(context.server.config.identities.suffix()),
+        }
     }
 
     fn request(&self) -> Request<'_> {

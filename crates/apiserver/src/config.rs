@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
+use isopod_schema::names::SUFFIX_LENGTH;
 use jiff::Timestamp;
 
 use crate::audit::Audit;
@@ -37,6 +38,39 @@ impl fmt::Debug for Clock {
     }
 }
 
+/// Where UIDs and the ends of generated names come from.
+#[derive(Clone)]
+pub struct Identities(Arc<dyn Fn() -> [u8; 16] + Send + Sync>);
+
+impl Identities {
+    /// Random ones.
+    pub fn random() -> Self {
+        Self::new(|| uuid::Uuid::new_v4().into_bytes())
+    }
+
+    /// Any other source; what it gives must not repeat.
+    pub fn new(next: impl Fn() -> [u8; 16] + Send + Sync + 'static) -> Self {
+        Self(Arc::new(next))
+    }
+
+    /// A new UID.
+    pub(crate) fn uid(&self) -> String {
+        uuid::Builder::from_random_bytes((self.0)()).into_uuid().to_string()
+    }
+
+    /// Bytes for the end of a name.
+    pub(crate) fn suffix(&self) -> [u8; SUFFIX_LENGTH] {
+        let bytes = (self.0)();
+        std::array::from_fn(|at| bytes[at])
+    }
+}
+
+impl fmt::Debug for Identities {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Identities")
+    }
+}
+
 /// Settings of an API server.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -56,6 +90,8 @@ pub struct Config {
     pub kubernetes_version: String,
     /// Where the time comes from.
     pub clock: Clock,
+    /// Where UIDs and the ends of generated names come from.
+    pub identities: Identities,
     /// File with an AuthenticationConfiguration: whose tokens are believed besides the cluster's own; none:
     /// `authentication.yaml` in the state directory, if there is one.
     pub authentication: Option<PathBuf>,
@@ -76,6 +112,7 @@ impl Default for Config {
             issuer: "https://kubernetes.default.svc.cluster.local".into(),
             kubernetes_version: "v1.36.2".into(),
             clock: Clock::system(),
+            identities: Identities::random(),
             authentication: None,
             audit: None,
             store_limits: isopod_store::Limits::default(),

@@ -68,7 +68,7 @@ pub(crate) async fn create_claimed(
     }
     for _ in 0..NAME_ATTEMPTS {
         let mut named = object.clone();
-        let name = names::generate(&prefix, random());
+        let name = names::generate(&prefix, context.server.config.identities.suffix());
         strategy::metadata(&mut named).insert("name".into(), name.into());
         match attempt(context, named, options, claim).await {
             Err(status) if status.reason == isopod_schema::Reason::AlreadyExists => {}
@@ -100,7 +100,7 @@ async fn attempt(
     options: &WriteOptions,
     claim: &Claim,
 ) -> Result<Bytes, Status> {
-    let uid = uuid::Uuid::new_v4().to_string();
+    let uid = context.server.config.identities.uid();
     let owners = ownership::of_new(context, &object, claim)?;
     strategy::prepare_create(context.stored, &mut object, context.now, &uid);
     signing::claim(context, &mut object);

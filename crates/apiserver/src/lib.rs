@@ -64,7 +64,7 @@ mod watch;
 
 pub use audit::Audit;
 pub use body::{Body, Broken};
-pub use config::{Clock, Config, OpenError};
+pub use config::{Clock, Config, Identities, OpenError};
 pub use door::InProcess;
 pub use isopod_schema::Status;
 pub use kubelets::{

@@ -38,8 +38,13 @@ pub(crate) struct Outcome {
 #[derive(Clone)]
 pub(crate) struct Executor {
     pub(crate) client: Client,
-    pub(crate) recorder: Arc<Mutex<Recorder>>,
+    recorder: Arc<Mutex<Recorder>>,
+    /// What time events say.
+    clock: Clock,
 }
+
+/// Where the time comes from.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Runs of writes of the same sort may run at the same time; everything else keeps its order. Creations start with one and
 /// double: what refuses them refuses few.
@@ -74,6 +79,10 @@ fn ordered(writes: Vec<Write>) -> Vec<Write> {
 }
 
 impl Executor {
+    pub(crate) fn new(client: Client, clock: Clock) -> Self {
+        Self { client, recorder: Arc::default(), clock }
+    }
+
     /// Carries out the writes of a plan; stops after the first run in which one failed.
     pub(crate) async fn run(&self, writes: Vec<Write>) -> Outcome {
         let mut outcome = Outcome::default();
@@ -174,7 +183,7 @@ impl Executor {
     async fn event(&self, target: &Target, component: &str, reason: &Reason) {
         let source = Source { component: component.into(), host: String::new() };
         let recording = match self.recorder.lock() {
-            Ok(mut recorder) => recorder.record(&target.reference(), &source, reason, Timestamp::now()),
+            Ok(mut recorder) => recorder.record(&target.reference(), &source, reason, (self.clock)()),
             Err(_) => return,
         };
         let request = match &recording {

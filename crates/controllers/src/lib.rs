@@ -8,6 +8,7 @@
 
 mod announce;
 mod cache;
+mod core;
 mod driver;
 mod execute;
 mod gone;
@@ -17,6 +18,9 @@ mod loops;
 mod placed;
 mod queue;
 mod request;
+mod stepped;
 mod watches;
 
 pub use driver::{Settings, run};
+pub use execute::Clock;
+pub use stepped::{Begun, Change, Done, Kinds, Stepped, Watch};
