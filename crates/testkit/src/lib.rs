@@ -6,6 +6,8 @@
 
 mod cluster;
 mod fake;
+mod simulation;
 
 pub use cluster::TestCluster;
 pub use fake::{FakeDrivers, FakeHost};
+pub use simulation::{Report, simulate};

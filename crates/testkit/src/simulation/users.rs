@@ -1,0 +1,129 @@
+//! What users do to a simulated cluster: requests, as they would send them.
+
+use serde_json::{Value, json};
+
+use super::random::Random;
+use super::world::{
+    DAEMON_SETS, DEPLOYMENTS, JOBS, NODES, PODS, REPLICA_SETS, STATEFUL_SETS, World, is_deleting, key, name, number,
+};
+
+/// One request of a user.
+#[derive(Debug)]
+pub(super) enum Act {
+    /// Creates an object in a collection.
+    Create(String, Value),
+    /// Merges a patch into the object at a path.
+    Patch(String, Value),
+    /// Deletes the object at a path, with a policy.
+    Delete(String, Option<&'static str>),
+}
+
+pub(super) const NAMESPACE: &str = "work";
+pub(super) const NODE_NAMES: [&str; 3] = ["n0", "n1", "n2"];
+
+/// A collection's path within the namespace.
+fn within(path: &str) -> String {
+    match path.rsplit_once('/') {
+        Some((root, plural)) if path != NODES => format!("{root}/namespaces/{NAMESPACE}/{plural}"),
+        _ => path.to_owned(),
+    }
+}
+
+/// The path of an object of a collection.
+pub(super) fn at(path: &str, object: &Value) -> String {
+    format!("{}/{}", within(path), name(object))
+}
+
+fn template(app: &str, policy: &str) -> Value {
+    let container = json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": "250m"}}});
+    json!({"metadata": {"labels": {"app": app}}, "spec": {"restartPolicy": policy, "containers": [container]}})
+}
+
+fn create(path: &str, name: &str, spec: Value) -> Act {
+    Act::Create(within(path), json!({"metadata": {"name": name}, "spec": spec}))
+}
+
+fn new_deployment(random: &mut Random, name: &str) -> Act {
+    let surge = random.below(3);
+    let missing = if surge == 0 { 1 + random.below(2) } else { random.below(3) };
+    let strategy = match random.below(5) {
+        0 => json!({"type": "Recreate"}),
+        _ => json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": missing}}),
+    };
+    let spec = json!({"replicas": random.below(5), "strategy": strategy, "selector": {"matchLabels": {"app": name}}, "template": template(name, "Always")});
+    create(DEPLOYMENTS, name, spec)
+}
+
+fn new_stateful_set(random: &mut Random, name: &str) -> Act {
+    let policy = if random.chance(500) { "Parallel" } else { "OrderedReady" };
+    let spec = json!({"replicas": random.below(4), "serviceName": name, "podManagementPolicy": policy, "selector": {"matchLabels": {"app": name}}, "template": template(name, "Always")});
+    create(STATEFUL_SETS, name, spec)
+}
+
+fn new_daemon_set(name: &str) -> Act {
+    let spec = json!({"selector": {"matchLabels": {"app": name}}, "template": template(name, "Always")});
+    create(DAEMON_SETS, name, spec)
+}
+
+fn new_job(random: &mut Random, name: &str) -> Act {
+    let mode = if random.chance(500) { "Indexed" } else { "NonIndexed" };
+    let (completions, parallelism) = (1 + random.below(4), 1 + random.below(3));
+    let spec = json!({"completions": completions, "parallelism": parallelism, "completionMode": mode, "backoffLimit": random.below(6), "suspend": random.chance(200), "template": template(name, "Never")});
+    create(JOBS, name, spec)
+}
+
+/// A node that is ready, and its status.
+pub(super) fn new_node(node: &str) -> (Act, Act) {
+    let amounts = json!({"cpu": "2", "memory": "8Gi", "pods": "20"});
+    let ready = json!({"type": "Ready", "status": "True", "reason": "KubeletReady"});
+    let status = json!({"status": {"capacity": amounts, "allocatable": amounts, "conditions": [ready]}});
+    let labels = json!({"kubernetes.io/hostname": node});
+    let made = Act::Create(NODES.into(), json!({"metadata": {"name": node, "labels": labels}}));
+    (made, Act::Patch(format!("{NODES}/{node}/status"), status))
+}
+
+fn change(random: &mut Random, path: &str, object: &Value) -> Act {
+    let place = at(path, object);
+    let replicas = number(object, "/spec/replicas");
+    match (path, random.below(8)) {
+        (_, 0) => Act::Delete(place, random.pick(&[Some("Background"), Some("Foreground"), None]).flatten()),
+        (JOBS, _) => Act::Patch(place, json!({"spec": {"suspend": object["spec"]["suspend"] != true}})),
+        (DEPLOYMENTS | STATEFUL_SETS, 1..=3) => {
+            let scaled = (replicas + 1 + i64::try_from(random.below(4)).unwrap_or(0)) % 5;
+            let scaled = if path == STATEFUL_SETS { scaled % 4 } else { scaled };
+            Act::Patch(place, json!({"spec": {"replicas": scaled}}))
+        }
+        _ => {
+            let round = json!({"round": random.below(4).to_string()});
+            Act::Patch(place, json!({"spec": {"template": {"metadata": {"annotations": round}}}}))
+        }
+    }
+}
+
+/// What users do next.
+pub(super) fn act(random: &mut Random, world: &World) -> Option<Act> {
+    let there = |path: &str, wanted: &str| world.all(path).find(|found| name(found) == wanted).cloned();
+    let (path, wanted) = match random.below(12) {
+        0..=3 => (DEPLOYMENTS, random.pick(&["d0", "d1"])?),
+        4 | 5 => (STATEFUL_SETS, "s0"),
+        6 => (DAEMON_SETS, "e0"),
+        7 | 8 => (JOBS, random.pick(&["j0", "j1"])?),
+        9 => (PODS, ""),
+        10 => (REPLICA_SETS, ""),
+        _ => (NODES, random.pick(&NODE_NAMES)?),
+    };
+    if matches!(path, PODS | REPLICA_SETS) {
+        let all: Vec<Value> = world.all(path).filter(|found| key(found).namespace == NAMESPACE).cloned().collect();
+        let chosen = random.pick(&all).filter(|found| !is_deleting(found))?;
+        return Some(Act::Delete(at(path, &chosen), None));
+    }
+    Some(match (path, there(path, wanted)) {
+        (NODES, Some(node)) => Act::Delete(at(NODES, &node), None),
+        (NODES, None) => new_node(wanted).0,
+        (_, Some(object)) => change(random, path, &object),
+        (DEPLOYMENTS, None) => new_deployment(random, wanted),
+        (STATEFUL_SETS, None) => new_stateful_set(random, wanted),
+        (JOBS, None) => new_job(random, wanted),
+        (_, None) => new_daemon_set(wanted),
+    })
+}
