@@ -52,7 +52,9 @@ async fn follow(server: &Arc<ApiServer>, object: Value) -> Result<(), Status> {
         return Ok(());
     }
     let mut wanted = current.clone();
-    let fields = object.as_object().into_iter().flatten();
+    // Rules of aggregated roles are their parts'; those that were made here are the ones to begin with.
+    let aggregated = !object["aggregationRule"].is_null();
+    let fields = object.as_object().into_iter().flatten().filter(|(name, _)| !(aggregated && *name == "rules"));
     for (name, value) in fields.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "apiVersion" | "kind")) {
         wanted[name] = value.clone();
     }

@@ -11,6 +11,7 @@ use isopod_types::network::{EndpointSlice, Endpoints};
 use isopod_types::node::{ConfigMap, Namespace, Node, Service, ServiceAccount};
 use isopod_types::own::{Cluster, FargateProfile, Host, NodeGroup};
 use isopod_types::pod::Pod;
+use isopod_types::rbac::ClusterRole;
 use isopod_types::statefulset::{ControllerRevision, StatefulSet};
 use isopod_types::storage::{PersistentVolume, PersistentVolumeClaim, StorageClass};
 use isopod_types::workload::{Deployment, ReplicaSet, ReplicationController};
@@ -227,6 +228,7 @@ kinds! {
     services: Service,
     endpoints: Endpoints,
     endpoint_slices: EndpointSlice,
+    cluster_roles: ClusterRole,
     profiles: FargateProfile,
     hosts: Host,
     node_groups: NodeGroup,

@@ -32,6 +32,7 @@ pub mod quota;
 pub mod refusals;
 pub mod replicaset;
 pub mod revisions;
+pub mod roles;
 pub mod scheduler;
 pub mod sizing;
 pub mod statefulset;

@@ -19,6 +19,7 @@ pub mod own;
 pub mod pod;
 pub mod probe;
 pub mod quantity;
+pub mod rbac;
 pub mod scheduling;
 pub mod selectors;
 pub mod statefulset;

@@ -124,9 +124,6 @@ const BINDINGS: [(&str, &str); 10] = [
 pub(super) fn all() -> Vec<Value> {
     let roles = [
         ("cluster-admin", vec![rule("* | * | *"), path_rule("*", "*")]),
-        ("admin", [edit(), ADMIN_MORE.into_iter().map(rule).collect()].concat()),
-        ("edit", edit()),
-        ("view", view()),
         ("system:discovery", vec![path_rule(DISCOVERY_PATHS, "get")]),
         ("system:basic-user", BASIC_USER.into_iter().map(rule).collect()),
         ("system:public-info-viewer", vec![path_rule(PUBLIC_PATHS, "get")]),
@@ -153,7 +150,34 @@ pub(super) fn all() -> Vec<Value> {
     ];
     let bindings = BINDINGS.into_iter().filter(|(_, subjects)| !subjects.is_empty());
     let roles = roles.into_iter().map(|(name, rules)| object("ClusterRole", name, json!({"rules": rules})));
-    roles.chain(bindings.map(|(role, subjects)| binding(role, subjects))).chain([reader_role()]).collect()
+    let bindings = bindings.map(|(role, subjects)| binding(role, subjects));
+    roles.chain(aggregated()).chain(bindings).chain([reader_role()]).collect()
+}
+
+/// The roles for users, with the roles that they consist of. Each has what the one before it has, and whoever brings a
+/// kind adds to them with a label.
+fn aggregated() -> Vec<Value> {
+    let admin: Vec<Value> = ADMIN_MORE.into_iter().map(rule).collect();
+    // In the order in which the parts' names would bring them together.
+    let edits = [edit(), view()].concat();
+    let parts = [
+        ("view", view(), view(), "edit"),
+        ("edit", edit(), edits.clone(), "admin"),
+        ("admin", admin.clone(), [edits, admin].concat(), ""),
+    ];
+    let mut roles = Vec::new();
+    for (name, rules, whole, next) in parts {
+        let label = |name: &str| format!("{RBAC_GROUP}/aggregate-to-{name}");
+        let mut part = object("ClusterRole", &format!("system:aggregate-to-{name}"), json!({"rules": rules}));
+        part["metadata"]["labels"][label(name)] = "true".into();
+        let selectors = json!({"clusterRoleSelectors": [{"matchLabels": {label(name): "true"}}]});
+        let mut role = object("ClusterRole", name, json!({"aggregationRule": selectors, "rules": whole}));
+        if !next.is_empty() {
+            role["metadata"]["labels"][label(next)] = "true".into();
+        }
+        roles.extend([part, role]);
+    }
+    roles
 }
 
 fn view() -> Vec<Value> {
@@ -162,7 +186,7 @@ fn view() -> Vec<Value> {
 
 fn edit() -> Vec<Value> {
     let written = EDITED.iter().map(|(group, resources)| rule_of(group, resources, WRITE));
-    view().into_iter().chain(written).chain(EDIT_MORE.into_iter().map(rule)).collect()
+    written.chain(EDIT_MORE.into_iter().map(rule)).collect()
 }
 
 fn words(text: &str) -> Vec<&str> {

@@ -30,6 +30,7 @@ mod members;
 mod namespaces;
 mod nodegroups;
 mod nodes;
+mod roles;
 mod scheduling;
 mod statefulsets;
 mod storage;
@@ -76,6 +77,7 @@ const LOOPS: &[Loop] = &[
     endpoints::LEGACY,
     endpoints::MIRRORING,
     autoscaling::NODE_GROUP_SIZES,
+    roles::AGGREGATION,
     nodes::LIFECYCLE,
     nodes::EVICTION,
     nodes::ORPHANS,
