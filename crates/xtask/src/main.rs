@@ -28,7 +28,7 @@ const USAGE: &str = "cargo xtask COMMAND
   build [--release]    the guest agent, then the isopod binary that carries it
   guest                the guest agent alone
   setup [--tests]      install the Debian packages that are missing
-  bench                start, memory, writes, lists, pods in numbers
+  bench [--scale]      start, memory, writes, lists, pods in numbers; --scale: 10,000 pods on 1,000 simulated nodes
   check                format, clippy, layers, tidy, tests of the pure crates
   layers               the crate graph against layers.txt
   tidy [--sizes]       rules for files and sizes; --sizes prints today's exceptions
@@ -58,6 +58,7 @@ fn dispatch(args: Vec<String>) -> Result<()> {
         ["down"] => demo::down(),
         ["test"] => test::test(),
         ["bench"] => bench::bench(),
+        ["bench", "--scale"] => bench::scale(),
         ["check"] => check::check(),
         ["layers"] => layers::check(),
         ["tidy"] => tidy::check(),
