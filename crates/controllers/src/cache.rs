@@ -15,10 +15,15 @@ use isopod_types::rbac::ClusterRole;
 use isopod_types::statefulset::{ControllerRevision, StatefulSet};
 use isopod_types::storage::{PersistentVolume, PersistentVolumeClaim, StorageClass};
 use isopod_types::workload::{Deployment, ReplicaSet, ReplicationController};
-use isopod_types::{Key, Object};
+use isopod_types::{Key, Object, ObjectMeta};
+use serde::Deserializer;
 use serde_json::Value;
 
 use crate::gone::Gone;
+use crate::graph::Served;
+
+/// The kind of which only some objects are watched whole.
+pub(crate) const SELECTED: &str = "ConfigMap";
 
 /// Objects of one kind by key.
 #[derive(Debug)]
@@ -149,6 +154,32 @@ macro_rules! kinds {
             $(pub(crate) $field: Kind<$type>,)*
         }
 
+        /// One object of one kind.
+        #[derive(Debug)]
+        pub(crate) enum Known {
+            $($type(Box<$type>),)*
+        }
+
+        impl Known {
+            /// Reads an object; nothing when it is not of a kind that is watched, or cannot be read, which is logged.
+            pub(crate) fn read<'de, D>(kind: &str, document: D, name: &str) -> Option<Self>
+            where
+                D: Deserializer<'de, Error = serde_json::Error>,
+            {
+                match kind {
+                    $($type::KIND => parse::<$type, D>(document, name).map(Box::new).map(Self::$type),)*
+                    _ => None,
+                }
+            }
+
+            /// Its kind and metadata.
+            pub(crate) fn named(&self) -> (&'static str, &ObjectMeta) {
+                match self {
+                    $(Self::$type(object) => ($type::KIND, object.meta()),)*
+                }
+            }
+        }
+
         /// A change of one object of one kind.
         #[derive(Debug)]
         #[expect(clippy::large_enum_variant, reason = "short-lived, moved once")]
@@ -170,11 +201,10 @@ macro_rules! kinds {
             &[$(($type::GROUP, $type::VERSION, $type::KIND, $type::PLURAL)),*];
 
         impl Cache {
-            /// Puts a document in; nothing when it is not newer or not of a kind that is watched.
-            pub(crate) fn put(&mut self, kind: &str, document: &Value) -> Option<Changed> {
-                match kind {
-                    $($type::KIND => self.$field.put(parse::<$type>(document)?).map(Changed::$type),)*
-                    _ => None,
+            /// Puts an object in; nothing when it is not newer.
+            pub(crate) fn take_in(&mut self, known: Known) -> Option<Changed> {
+                match known {
+                    $(Known::$type(object) => self.$field.put(*object).map(Changed::$type),)*
                 }
             }
 
@@ -235,11 +265,27 @@ kinds! {
     clusters: Cluster,
 }
 
-fn parse<K: Object>(document: &Value) -> Option<K> {
+/// Whether every object of a kind is watched whole, so that its metadata is known from there.
+pub(crate) fn is_whole(served: &Served) -> bool {
+    WATCHED.iter().any(|(group, _, kind, _)| (*group, *kind) == (served.group, served.kind) && *kind != SELECTED)
+}
+
+impl Cache {
+    /// Puts a document in; nothing when it is not newer or not of a kind that is watched.
+    pub(crate) fn put(&mut self, kind: &str, document: &Value) -> Option<Changed> {
+        let name = document["metadata"]["name"].as_str().unwrap_or_default();
+        self.take_in(Known::read(kind, document, name)?)
+    }
+}
+
+fn parse<'de, K: Object, D>(document: D, name: &str) -> Option<K>
+where
+    D: Deserializer<'de, Error = serde_json::Error>,
+{
     match K::deserialize(document) {
         Ok(object) => Some(object),
         Err(error) => {
-            tracing::error!(kind = K::KIND, name = %document["metadata"]["name"], %error, "object cannot be read");
+            tracing::error!(kind = K::KIND, name, %error, "object cannot be read");
             None
         }
     }

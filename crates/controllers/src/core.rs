@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cache::{Cache, Changed, WATCHED};
+use crate::cache::{Cache, Changed, Known, WATCHED, is_whole};
 use crate::execute::{Executor, Outcome};
 use crate::graph::{Metadata, Served};
 use crate::labelled::Labelled;
@@ -78,7 +78,9 @@ impl Core {
 
     /// Objects of a kind will be told of. Until they have been seen, nothing is decided.
     pub(crate) fn serve(&mut self, kind: Served) {
-        self.incomplete.insert((kind.group, kind.kind));
+        if !is_whole(&kind) {
+            self.incomplete.insert((kind.group, kind.kind));
+        }
         self.forget(&kind);
         self.served.push(kind);
     }
@@ -176,11 +178,30 @@ impl Core {
         if let Some(changed) = self.state.cache.put(kind, document) {
             self.changed(&changed, now);
         }
-        // The graph must not fall behind the cache: a new object's owner is known with it.
-        let served = self.served.iter().find(|served| served.kind == kind).copied();
-        if let (Some(served), Ok(meta)) = (served, ObjectMeta::deserialize(&document["metadata"])) {
+        if let Ok(meta) = ObjectMeta::deserialize(&document["metadata"]) {
+            self.put_meta_of(kind, meta);
+        }
+    }
+
+    fn put_known(&mut self, known: Known, now: Timestamp) {
+        let (kind, meta) = known.named();
+        let meta = meta.clone();
+        if let Some(changed) = self.state.cache.take_in(known) {
+            self.changed(&changed, now);
+        }
+        self.put_meta_of(kind, meta);
+    }
+
+    /// The graph must not fall behind the cache: a new object's owner is known with it.
+    fn put_meta_of(&mut self, kind: &str, meta: ObjectMeta) {
+        if let Some(served) = self.served.iter().find(|served| served.kind == kind).copied() {
             self.put_meta(&served, meta);
         }
+    }
+
+    /// The kind that is watched whole under this name, as it is served.
+    fn whole(&self, kind: &str) -> Option<Served> {
+        self.served.iter().find(|served| served.kind == kind && is_whole(served)).copied()
     }
 
     /// An object is known to be gone. Without a UID whatever has its name is.
@@ -214,6 +235,19 @@ impl Core {
         self.touch_garbage(touched, &namespace);
     }
 
+    fn end_meta(&mut self, served: &Served, key: &Key, uid: &str) {
+        let touched = self.state.metadata.end(served, key, uid);
+        self.touch_garbage(touched, &key.namespace);
+    }
+
+    /// Of a kind, only these objects are there.
+    fn keep_meta(&mut self, served: &Served, keys: &BTreeSet<Key>) {
+        for key in self.state.metadata.keys(served).into_iter().filter(|key| !keys.contains(key)) {
+            let touched = self.state.metadata.remove(served, &key);
+            self.touch_garbage(touched, &key.namespace);
+        }
+    }
+
     fn touch_garbage(&mut self, uids: Vec<String>, namespace: &str) {
         uids.into_iter().for_each(|uid| self.queue.add(loops::garbage_work(uid)));
         let ending = self.state.cache.namespaces.get(&Key::cluster(namespace));
@@ -225,24 +259,27 @@ impl Core {
     /// Takes in what a watch saw.
     pub(crate) fn take_in(&mut self, seen: Seen, now: Timestamp) {
         match seen {
-            Seen::Object { kind, document } => self.put(kind, &document, now),
-            Seen::Gone { kind, key, uid } => self.end(kind, &key, &uid, now),
+            Seen::Object(known) => self.put_known(known, now),
+            Seen::Unreadable { kind, meta } => self.put_meta_of(kind, meta),
+            Seen::Gone { kind, key, uid } => {
+                self.end(kind, &key, &uid, now);
+                if let Some(served) = self.whole(kind) {
+                    self.end_meta(&served, &key, &uid);
+                }
+            }
             Seen::Complete { kind, keys } => {
                 let vanished: Vec<Key> =
                     self.state.cache.keys(kind).into_iter().filter(|key| !keys.contains(key)).collect();
                 vanished.iter().for_each(|key| self.remove(kind, key, now));
+                if let Some(served) = self.whole(kind) {
+                    self.keep_meta(&served, &keys);
+                }
                 self.complete(("object", kind));
             }
             Seen::Meta { served, meta } => self.put_meta(&served, meta),
-            Seen::MetaGone { served, key, uid } => {
-                let touched = self.state.metadata.end(&served, &key, &uid);
-                self.touch_garbage(touched, &key.namespace);
-            }
+            Seen::MetaGone { served, key, uid } => self.end_meta(&served, &key, &uid),
             Seen::MetaComplete { served, keys } => {
-                for key in self.state.metadata.keys(&served).into_iter().filter(|key| !keys.contains(key)) {
-                    let touched = self.state.metadata.remove(&served, &key);
-                    self.touch_garbage(touched, &key.namespace);
-                }
+                self.keep_meta(&served, &keys);
                 self.complete((served.group, served.kind));
             }
             // The driver starts and ends watches for these.

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::WATCHED;
+use crate::cache::{SELECTED, WATCHED, is_whole};
 use crate::core::Core;
 use crate::execute::{Executor, Outcome};
 use crate::graph::{Served, interned};
@@ -43,7 +43,7 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) ->
     let mut tasks = JoinSet::new();
     watches::definitions(&mut tasks, &client, to_inbox.clone());
     for kind in WATCHED {
-        let selector = (kind.2 == "ConfigMap").then(|| format!("metadata.name={ROOT_CA_CONFIG_MAP}"));
+        let selector = (kind.2 == SELECTED).then(|| format!("metadata.name={ROOT_CA_CONFIG_MAP}"));
         watches::objects(&mut tasks, &client, *kind, selector.as_deref(), to_inbox.clone());
     }
     let mut driver = Driver::new(client, settings, Watching { tasks, handles: BTreeMap::new(), to_inbox });
@@ -98,8 +98,12 @@ impl Driver {
         Self { core, watching, custom: BTreeMap::new(), executor, running: JoinSet::new() }
     }
 
-    /// Watches the objects of a kind from now on.
+    /// Watches the objects of a kind from now on, unless all of them are watched whole already.
     fn serve(&mut self, kind: Served) {
+        self.core.serve(kind);
+        if is_whole(&kind) {
+            return;
+        }
         let Watching { tasks, handles, to_inbox } = &mut self.watching;
         // Watches that were ended are kept until somebody looks.
         while tasks.try_join_next().is_some() {}
@@ -107,7 +111,6 @@ impl Driver {
         if let Some(before) = handles.insert((kind.group, kind.plural), handle) {
             before.abort();
         }
-        self.core.serve(kind);
     }
 
     /// Forgets a kind and its objects.

@@ -9,6 +9,7 @@
 mod announce;
 mod cache;
 mod core;
+mod document;
 mod driver;
 mod execute;
 mod gone;

@@ -10,7 +10,7 @@ use kube::Client;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cache::WATCHED;
+use crate::cache::{Known, WATCHED, is_whole};
 use crate::core::{self, Core};
 use crate::driver::discover;
 use crate::execute::{Clock, Executor, Outcome};
@@ -34,13 +34,20 @@ impl Kinds {
         Ok(Self(kinds))
     }
 
-    /// Every watch that the controllers need: whole objects of the kinds that plans read, metadata of all.
+    /// Every watch that the controllers need: whole objects of the kinds that plans read, metadata of all others.
     pub fn watches(&self) -> Vec<Watch> {
         let whole = WATCHED.iter().map(|(group, version, kind, plural)| Watch {
             served: Served { group, version, kind, plural, namespaced: true },
             is_whole: true,
         });
-        whole.chain(self.0.iter().map(|served| Watch { served: *served, is_whole: false })).collect()
+        whole
+            .chain(
+                self.0
+                    .iter()
+                    .filter(|served| !is_whole(served))
+                    .map(|served| Watch { served: *served, is_whole: false }),
+            )
+            .collect()
     }
 }
 
@@ -60,7 +67,10 @@ impl Watch {
 
     fn there(&self, object: &Value) -> Option<Seen> {
         Some(match self.is_whole {
-            true => Seen::Object { kind: self.served.kind, document: object.clone() },
+            true => {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                Seen::Object(Known::read(self.served.kind, object, name)?)
+            }
             false => Seen::Meta { served: self.served, meta: meta(object)? },
         })
     }

@@ -9,17 +9,20 @@ use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
-use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::cache::Known;
+use crate::document::Document;
 use crate::graph::Served;
 
 /// Something a watch saw.
 #[derive(Debug)]
 pub(crate) enum Seen {
     /// A whole object of a kind that plans read.
-    Object { kind: &'static str, document: Value },
+    Object(Known),
+    /// What is known of one that cannot be read.
+    Unreadable { kind: &'static str, meta: ObjectMeta },
     /// One of those is gone.
     Gone { kind: &'static str, key: Key, uid: String },
     /// Everything of that kind was seen; what is not among these keys is gone.
@@ -57,7 +60,7 @@ pub(crate) fn objects(
     selector: Option<&str>,
     to: mpsc::Sender<Seen>,
 ) {
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(group, version, kind, plural));
+    let api: Api<Document> = Api::all_with(client.clone(), &resource(group, version, kind, plural));
     let stream = watcher::watcher(api, config(selector)).default_backoff().boxed();
     tasks.spawn(async move {
         let mut translation = Translation::default();
@@ -82,20 +85,20 @@ pub(crate) fn objects(
 /// Definitions of custom kinds.
 pub(crate) fn definitions(tasks: &mut JoinSet<()>, client: &Client, to: mpsc::Sender<Seen>) {
     let kind = resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions");
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
+    let api: Api<Document> = Api::all_with(client.clone(), &kind);
     let mut stream = watcher::watcher(api, config(None)).default_backoff().boxed();
     tasks.spawn(async move {
         let mut initial = BTreeSet::new();
         while let Some(event) = stream.next().await {
-            let defined = |object: DynamicObject, is_there: bool| {
-                let definition = object.metadata.name.clone().unwrap_or_default();
-                let served = if is_there { Served::of_definition(&document(object)) } else { None };
-                Some(Seen::Defined { definition, served })
+            let defined = |object: Document, is_there: bool| {
+                let served =
+                    if is_there { object.value().and_then(|found| Served::of_definition(&found)) } else { None };
+                Some(Seen::Defined { definition: object.key().name, served })
             };
             let seen = match event {
                 Ok(Event::Init) => None,
                 Ok(Event::InitApply(object)) => {
-                    initial.insert(object.metadata.name.clone().unwrap_or_default());
+                    initial.insert(object.key().name);
                     defined(object, true)
                 }
                 Ok(Event::InitDone) => Some(Seen::DefinitionsComplete { definitions: std::mem::take(&mut initial) }),
@@ -156,22 +159,19 @@ fn key(namespace: Option<&String>, name: Option<&String>) -> Key {
 }
 
 impl Translation {
-    fn object(&mut self, kind: &'static str, event: Event<DynamicObject>) -> Option<Seen> {
-        let key_of = |object: &DynamicObject| key(object.metadata.namespace.as_ref(), object.metadata.name.as_ref());
+    fn object(&mut self, kind: &'static str, event: Event<Document>) -> Option<Seen> {
         match event {
             Event::Init => {
                 self.initial.clear();
                 None
             }
             Event::InitApply(object) => {
-                self.initial.insert(key_of(&object));
-                Some(Seen::Object { kind, document: document(object) })
+                self.initial.insert(object.key());
+                object.seen(kind)
             }
             Event::InitDone => Some(Seen::Complete { kind, keys: std::mem::take(&mut self.initial) }),
-            Event::Apply(object) => Some(Seen::Object { kind, document: document(object) }),
-            Event::Delete(object) => {
-                Some(Seen::Gone { kind, key: key_of(&object), uid: object.metadata.uid.unwrap_or_default() })
-            }
+            Event::Apply(object) => object.seen(kind),
+            Event::Delete(object) => Some(Seen::Gone { kind, key: object.key(), uid: object.uid().to_owned() }),
         }
     }
 
@@ -195,16 +195,6 @@ impl Translation {
             }
         }
     }
-}
-
-/// The object as the API sent it.
-fn document(object: DynamicObject) -> Value {
-    let mut document = object.data;
-    if !document.is_object() {
-        document = Value::Object(serde_json::Map::new());
-    }
-    document["metadata"] = serde_json::to_value(object.metadata).unwrap_or_default();
-    document
 }
 
 fn meta(object: PartialObjectMeta<DynamicObject>) -> Option<ObjectMeta> {
