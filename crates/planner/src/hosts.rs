@@ -57,6 +57,11 @@ fn room(host: &Host, promised: &BTreeMap<String, Size>) -> Size {
     }
 }
 
+/// Whether a host has said what it has.
+pub fn has_joined(host: &Host) -> bool {
+    !host.status.allocatable.is_empty()
+}
+
 /// The host with the most memory left among those that have room for a machine; or what room each has.
 ///
 /// # Errors

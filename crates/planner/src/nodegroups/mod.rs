@@ -10,6 +10,7 @@ use isopod_types::pod::Pod;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use crate::hosts::has_joined;
 use crate::plan::{Plan, Reason, Target, Write};
 
 pub mod autoscaling;
@@ -85,9 +86,12 @@ fn resize(group: &NodeGroup, members: &[&Node], world: &World<'_>, now: Timestam
     let mut problem = String::new();
     if staying.len() < wanted {
         let missing = wanted - staying.len();
+        // Of a cluster that has just begun, nothing can be said yet; a host's word brings the group here again.
+        let makes = world.hosts.iter().any(|host| has_joined(host));
         let kept: Vec<&Node> = leaving.iter().copied().take(missing).collect();
         plan.writes.extend(kept.iter().map(|node| marked(node, None)));
-        for write in making::nodes(group, missing - kept.len(), world) {
+        let count = if makes { missing - kept.len() } else { 0 };
+        for write in making::nodes(group, count, world) {
             match write {
                 Ok(write) => plan.push(write),
                 Err(why) => problem = why,

@@ -84,11 +84,15 @@ fn told(plan: &Plan) -> Vec<String> {
 }
 
 fn check(group: &NodeGroup, nodes: &[&str], pods: &[&str], expected: &[&str]) {
-    let (cluster, host) = (cluster(), host("8", "16Gi"));
+    check_on(&host("8", "16Gi"), group, nodes, pods, expected);
+}
+
+fn check_on(host: &Host, group: &NodeGroup, nodes: &[&str], pods: &[&str], expected: &[&str]) {
+    let cluster = cluster();
     let nodes: Vec<Node> = nodes.iter().map(|text| node(text)).collect();
     let pods: Vec<Pod> = pods.iter().map(|text| pod(text)).collect();
     let pods_on = |name: &str| pods.iter().filter(|pod| pod.spec.node_name == name).collect();
-    let world = World { cluster: &cluster, hosts: vec![&host], nodes: nodes.iter().collect(), pods_on: &pods_on };
+    let world = World { cluster: &cluster, hosts: vec![host], nodes: nodes.iter().collect(), pods_on: &pods_on };
     assert_eq!(told(&plan(group, &world, Timestamp::UNIX_EPOCH)), expected);
 }
 
@@ -111,6 +115,11 @@ fn groups_grow_where_there_is_room() {
     // Desired sizes stay within their bounds.
     check(&group(1, 1, 9), &["a ready"], &[], &["status workers 1/1 ACTIVE"]);
     check(&group(1, 2, 0), &["a ready"], &[], &["status workers 1/1 ACTIVE"]);
+}
+
+#[test]
+fn nothing_is_said_before_a_host_has_said_what_it_has() {
+    check_on(&Host::default(), &group(0, 2, 2), &[], &[], &["status workers 0/0 CREATING"]);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::plan::{Plan, Reason, Target};
 use crate::scheduler::histogram;
 use crate::scheduler::rehearsal::Rehearsal;
 use crate::scheduler::resources::requested;
+use crate::scheduler::taints::NOT_READY;
 
 /// Pods that are looked at in one decision, the most important first.
 const PODS_MAX: usize = 1000;
@@ -55,9 +56,11 @@ impl<'w, 'a> Stage<'w, 'a> {
         stage
     }
 
+    /// Young, and not yet open to pods: its taint goes a moment after it said that it is ready.
     fn is_coming(&self, node: &Node) -> bool {
         let age = node.metadata.creation_timestamp.map(|made| self.world.now.duration_since(made));
-        !is_ready(node) && age.is_none_or(|age| age < COMING_MAX)
+        let is_closed = node.spec.taints.iter().any(|taint| taint.key == NOT_READY);
+        (!is_ready(node) || is_closed) && age.is_none_or(|age| age < COMING_MAX)
     }
 
     /// Puts a node there with the daemons that it does not have yet.

@@ -76,7 +76,7 @@ fn pod(text: &str) -> Pod {
 }
 
 impl Cluster {
-    /// Nodes are `group/name` with words: `coming`, `late`, `draining`, `unneeded@minute`, `kept`.
+    /// Nodes are `group/name` with words: `coming`, `late`, `closed` (ready, still tainted), `draining`, `unneeded@minute`, `kept`.
     fn of(groups: &[&str], nodes: &[&str], pods: &[&str]) -> Self {
         let mut cluster = Self { minute: 100, hosts: vec![host("1k")], ..Self::default() };
         for text in groups {
@@ -103,6 +103,9 @@ impl Cluster {
         node.metadata.creation_timestamp = Some(at(if is_late { self.minute - 20 } else { self.minute }));
         if comes {
             node.status.allocatable.clear();
+        }
+        if words.contains(&"closed") {
+            node.spec.taints = of(json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]));
         }
         node.status.conditions = of(json!([{"type": "Ready", "status": if comes { "False" } else { "True" }}]));
         for (word, annotation, value) in [
@@ -204,6 +207,7 @@ fn groups_grow_for_pods_that_fit_nowhere() {
 fn nodes_that_are_coming_and_pods_that_need_none_do_not_count() {
     let group = ["w t3.medium 0..3 1"];
     check(&group, &["w/w-a coming"], &[FITS], &[]);
+    check(&group, &["w/w-a closed"], &[FITS], &[]);
     check(&group, &[], &[FITS], &[]);
     check(&group, &["w/w-a"], &[FITS], &[]);
     let second = "p2: pod triggered scale-up: [{w 1->2 (max: 3)}]";
