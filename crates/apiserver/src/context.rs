@@ -275,6 +275,16 @@ impl<'t> Context<'t> {
         Ok(self.finish(decoded.value))
     }
 
+    /// Decodes a patch, which may say nothing twice.
+    ///
+    /// # Errors
+    /// 400.
+    pub(crate) fn decode_patch(&self, body: &[u8], options: &WriteOptions) -> Result<Value, Status> {
+        let decoded = decode::patch(self.kind.root(), body).map_err(|error| unreadable(&error))?;
+        self.report(&decoded, options, |text| Status::bad_request(format!("strict decoding error: {text}")))?;
+        Ok(decoded.value)
+    }
+
     fn report(
         &self,
         decoded: &decode::Decoded,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use isopod_planner::admission::Operation;
 use isopod_schema::patch::{self as patches, PatchError};
-use isopod_schema::{FieldError, Status, decode, validate};
+use isopod_schema::{FieldError, Status, validate};
 use isopod_store::{Entry, Expect, Outcome, Write};
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ use crate::negotiate;
 use crate::ownership::{self, Claim};
 use crate::respond::{self, Response};
 use crate::strategy::{self, meta};
-use crate::{addresses, applying, codec, conversion, convert, signing};
+use crate::{addresses, applying, codec, conversion, convert, signing, tokens};
 
 /// Rounds of the compare-and-set loop. Somebody else made progress in each that was lost.
 const ROUNDS: usize = 100;
@@ -86,7 +86,7 @@ pub(crate) async fn patch(context: &Context<'_>, part: Part, body: &[u8]) -> Res
     if negotiate::media_type(&context.headers) == APPLY_PATCH {
         return applying::answer(context, part, body, &options).await;
     }
-    let patch = PatchBody::parse(context, body)?;
+    let patch = PatchBody::parse(context, body, &options)?;
     let edited = apply(context, part, &options, |current| {
         let served = convert::from_stored(context.kind, current.clone());
         let patched = patch.apply(context, served)?;
@@ -107,16 +107,15 @@ pub(crate) enum PatchBody {
 
 impl PatchBody {
     /// # Errors
-    /// 400 for a body that does not parse, 415 for a kind of patch that is not supported, 422 for an option that only
+    /// 400 for a body that does not parse or, when asked to be strict, says something twice; 415 for a kind of patch that is not supported, 422 for an option that only
     /// apply has.
-    pub(crate) fn parse(context: &Context<'_>, body: &[u8]) -> Result<Self, Status> {
+    pub(crate) fn parse(context: &Context<'_>, body: &[u8], options: &WriteOptions) -> Result<Self, Status> {
         if context.query.has("force") {
             let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
             return Err(ownership::invalid_options(context, &[error]));
         }
         let media = negotiate::media_type(&context.headers);
-        let document =
-            || decode::untyped(decode::Format::Json, body).map_err(|error| Status::bad_request(error.to_string()));
+        let document = || context.decode_patch(body, options);
         match media {
             "application/json-patch+json" => document().map(Self::Json),
             "application/merge-patch+json" => document().and_then(changes).map(Self::Merge),
@@ -209,6 +208,9 @@ pub(crate) async fn write_claimed(
         let asked = Asked::new(context, Operation::Update, &new, Some(&old), options.dry_run);
         if asked.mutate(&mut new).await? {
             new = prepared_again(context, part, new, &old)?;
+        }
+        if !options.dry_run {
+            tokens::fill(context, &mut new)?;
         }
         let _reserved = if part == Part::Main { addresses::allocate(context, &mut new, Some(&old))? } else { None };
         check(context, part, &new, &old)?;

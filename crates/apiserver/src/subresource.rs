@@ -56,7 +56,7 @@ async fn scale(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
             scale_of(context, &codec::decode(&edited.bytes)?)?
         }
         "patch" => {
-            let patch = PatchBody::parse(context, body)?;
+            let patch = PatchBody::parse(context, body, &options)?;
             let change = |current: &Value| {
                 let scale = scale_of(context, current)?;
                 let patched = match &patch {

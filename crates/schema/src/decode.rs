@@ -160,10 +160,26 @@ fn check_kind(kind: &Kind, document: &Value) -> Result<(), Status> {
 /// # Errors
 /// Syntax errors, wrong JSON types, invalid scalars, too deep nesting.
 pub fn json(ty: TypeRef<'_>, bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    read(bytes, |context, reader| visit::root(ty, context).deserialize(reader))
+}
+
+/// Decodes a patch of an object of this type: any JSON; keys that are given twice are its problems.
+///
+/// # Errors
+/// Syntax errors, too deep nesting.
+pub fn patch(ty: TypeRef<'_>, bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    read(bytes, |context, reader| visit::free(ty, context).deserialize(reader))
+}
+
+type Reader<'b> = serde_json::Deserializer<serde_json::de::SliceRead<'b>>;
+
+fn read<'b>(
+    bytes: &'b [u8],
+    walk: impl FnOnce(&visit::Context, &mut Reader<'b>) -> Result<Option<Value>, serde_json::Error>,
+) -> Result<Decoded, DecodeError> {
     let context = visit::Context::default();
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let document = visit::root(ty, &context).deserialize(&mut reader);
-    let document = document.and_then(|document| reader.end().map(|()| document));
+    let document = walk(&context, &mut reader).and_then(|document| reader.end().map(|()| document));
     finish(context, document)
 }
 

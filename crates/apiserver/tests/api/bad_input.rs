@@ -171,3 +171,26 @@ async fn keys_that_come_twice_are_told_or_refused() {
     let ignored = cluster.ask(&post("Ignore"), &[], &body("i")).await;
     assert_eq!((ignored.code, ignored.headers.contains_key("warning")), (201, false));
 }
+
+#[tokio::test]
+async fn patches_that_say_something_twice_are_told_or_refused() {
+    let cluster = Cluster::new().await;
+    cluster.create("configmaps", "default", config_map("x")).await;
+    let patches = [
+        (MERGE, r#"{"data":{"a":"1","a":"2"}}"#, "data.a"),
+        (STRATEGIC, r#"{"data":{"a":"1","a":"2"}}"#, "data.a"),
+        (PATCH, r#"[{"op":"add","path":"/data","value":{"a":"1","a":"2"}}]"#, "[0].value.a"),
+    ];
+    for (media, body, at) in patches {
+        let line = |validation: &str| format!("PATCH {CONFIG_MAPS}/x?fieldValidation={validation}");
+        let headers = [("content-type", media)];
+        let text = format!("strict decoding error: duplicate field {at:?}");
+        let strict = cluster.ask(&line("Strict"), &headers, body).await;
+        assert_eq!((strict.code, strict.json()["message"].as_str()), (400, Some(&*text)), "{media}");
+        let warned = cluster.ask(&line("Warn"), &headers, body).await;
+        assert_eq!((warned.code, &warned.json()["data"]["a"]), (200, &json!("2")), "{media}");
+        assert!(warned.headers["warning"].to_str().unwrap().contains("duplicate field"), "{:?}", warned.headers);
+        let ignored = cluster.ask(&line("Ignore"), &headers, body).await;
+        assert_eq!((ignored.code, ignored.headers.contains_key("warning")), (200, false), "{media}");
+    }
+}

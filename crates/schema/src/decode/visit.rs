@@ -79,6 +79,11 @@ pub(super) fn root<'a>(ty: TypeRef<'a>, context: &'a Context) -> Root<'a> {
     Root { ty, shape: Shape::Object(ty.id), context }
 }
 
+/// The walker for a document of any form; it finds keys that are given twice.
+pub(super) fn free<'a>(ty: TypeRef<'a>, context: &'a Context) -> Root<'a> {
+    Root { ty, shape: Shape::Json, context }
+}
+
 /// Owns what the first walker borrows.
 pub(super) struct Root<'a> {
     ty: TypeRef<'a>,
