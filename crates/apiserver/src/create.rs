@@ -13,7 +13,7 @@ use crate::context::{Context, WriteOptions};
 use crate::ownership::{self, Claim};
 use crate::respond::{self, Response};
 use crate::strategy::{self, meta};
-use crate::{addresses, codec, conversion, signing};
+use crate::{addresses, codec, conversion, signing, tokens};
 
 /// How often a generated name may meet a taken one.
 const NAME_ATTEMPTS: usize = 8;
@@ -115,6 +115,9 @@ async fn attempt(
         signing::claim(context, &mut object);
     }
     ownership::set(&mut object, owners);
+    if !options.dry_run {
+        tokens::fill(context, &mut object)?;
+    }
     let _reserved = addresses::allocate(context, &mut object, None)?;
     let name = meta(&object, "name").to_owned();
     let errors = validate::create(context.stored, &object);

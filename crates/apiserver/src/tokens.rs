@@ -1,6 +1,8 @@
 //! Service account tokens (facts, section 1.14): signed with the cluster's own ES256 key, bound to an account and
 //! possibly to a pod, secret or node, and checked against the store each time they are shown.
 
+mod secrets;
+
 use std::collections::BTreeMap;
 
 use base64::Engine;
@@ -22,6 +24,8 @@ use crate::respond::{self, Response};
 use crate::server::ApiServer;
 use crate::strategy::{meta, text, time_text};
 use crate::user::{UserInfo, service_account_parts};
+
+pub(crate) use secrets::fill;
 
 const LIFE_SECONDS_DEFAULT: i64 = 3_600;
 const LIFE_SECONDS_MIN: i64 = 600;

@@ -1,5 +1,6 @@
 //! status, scale, binding, eviction and token.
 
+use base64::Engine;
 use serde_json::{Value, json};
 
 use crate::harness::{Cluster, deployment, pod};
@@ -115,6 +116,51 @@ async fn what_is_not_carried_out_is_refused_by_name() {
         let (_, message) = cluster.refused(&line, body).await;
         assert!(message.contains(part), "{line}: {message}");
     }
+}
+
+#[tokio::test]
+async fn token_secrets_are_filled() {
+    let cluster = Cluster::new().await;
+    let secret = |name: &str, account: &str| {
+        json!({
+            "metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": account}},
+            "type": "kubernetes.io/service-account-token",
+        })
+    };
+    let account = cluster.ok("GET /api/v1/namespaces/default/serviceaccounts/default", Value::Null).await;
+    let uid = &account["metadata"]["uid"];
+    let made = cluster.create("secrets", "default", secret("s", "default")).await;
+    assert_eq!(&made["metadata"]["annotations"]["kubernetes.io/service-account.uid"], uid);
+    assert_eq!(
+        (&made["metadata"]["ownerReferences"][0]["uid"], &made["data"]["namespace"]),
+        (uid, &json!("ZGVmYXVsdA=="))
+    );
+    let decoded = |key: &str| {
+        let text = made["data"][key].as_str().unwrap();
+        String::from_utf8(base64::engine::general_purpose::STANDARD.decode(text).unwrap()).unwrap()
+    };
+    assert!(decoded("ca.crt").starts_with("-----BEGIN CERTIFICATE-----"));
+    let token = decoded("token");
+    let review = || async {
+        let body = json!({"spec": {"token": token}});
+        cluster.ok("POST /apis/authentication.k8s.io/v1/tokenreviews", body).await["status"].clone()
+    };
+    assert_eq!(review().await["user"]["username"], "system:serviceaccount:default:default");
+    // What is taken out comes back; what is not there to be named stays empty.
+    let path = "/api/v1/namespaces/default/secrets";
+    let again = cluster.ok(&format!("PATCH {path}/s"), json!({"data": {"token": null}})).await;
+    assert!(again["data"]["token"].is_string());
+    for (name, account) in [("none", "nobody"), ("other", "default")] {
+        let mut secret = secret(name, account);
+        if name == "other" {
+            secret["metadata"]["annotations"]["kubernetes.io/service-account.uid"] = "u".into();
+        }
+        assert_eq!(cluster.create("secrets", "default", secret).await["data"], Value::Null);
+    }
+    let dry = cluster.ok(&format!("POST {path}?dryRun=All"), secret("dry", "default")).await;
+    assert_eq!(dry["data"], Value::Null);
+    cluster.ok(&format!("DELETE {path}/s"), Value::Null).await;
+    assert_eq!(review().await["authenticated"], Value::Null, "the secret is gone");
 }
 
 #[tokio::test]
