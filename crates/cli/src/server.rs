@@ -16,6 +16,7 @@ use isopod_net::{DnsRelay, GATEWAY, Network, Protocol, RoutingTable, Virtual, up
 use isopod_types::names::OWN_API_VERSION;
 use isopod_types::own::{ClusterSpec, FargateProfileSpec, NodeGroupSpec, Subnet, Vpc};
 use isopod_vmm::{Accelerator, GuestAgent, Options, User, Vmm};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,7 @@ pub(crate) async fn run(places: &Places, name: &str) -> anyhow::Result<()> {
     let file = cluster.read()?;
     let Some(_lock) = cluster.lock()? else { bail!("cluster {name:?} is running already") };
     start_logging();
+    raise_open_files();
     drop(rustls::crypto::ring::default_provider().install_default());
     let stop = CancellationToken::new();
     let server = Server::open(&cluster, &file).await?;
@@ -51,6 +53,14 @@ pub(crate) async fn run(places: &Places, name: &str) -> anyhow::Result<()> {
     let served = serving.await?;
     drivers.close().await;
     served
+}
+
+/// A connection takes a descriptor, and a shell's usual limit is a quarter of the connections that are served.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit of open files stays what it is");
+    }
 }
 
 fn start_logging() {

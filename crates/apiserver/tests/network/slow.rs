@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use isopod_store::Limits;
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -55,4 +55,49 @@ async fn who_never_reads_is_let_go_and_holds_up_nobody() {
     // Their sockets are still open, and others are served.
     site.request("GET", &format!("{MAPS}/x"), "", json!(null)).await;
     drop(unread);
+}
+
+/// Connections that never get as far as a request.
+async fn half_open(site: &Site) -> (Vec<TcpStream>, Vec<TlsStream<TcpStream>>) {
+    let mut silent = Vec::new();
+    for number in 0..800 {
+        let mut socket = TcpStream::connect(site.address.trim_start_matches("https://")).await.unwrap();
+        // A third has begun to shake hands, and stopped.
+        if number % 3 == 0 {
+            socket.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00]).await.unwrap();
+        }
+        silent.push(socket);
+    }
+    let mut begun = Vec::new();
+    for number in 0..200 {
+        let mut stream = site.connect().await;
+        let part = if number % 2 == 0 { "POST /api/v1/namespaces HTTP/1.1\r\nHost: local" } else { "" };
+        stream.write_all(part.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        begun.push(stream);
+    }
+    (silent, begun)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_half_open_connections_hold_up_nobody() {
+    let site = Site::open().await;
+    let token = site.token("view").await;
+    let resident = resident_mib();
+    let (silent, begun) = half_open(&site).await;
+    let mut stream = site.connect().await;
+    let head = format!("GET {MAPS} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 15];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    let grown = resident_mib().saturating_sub(resident);
+    assert!(grown < 128, "{grown} MiB more, both ends of the connections");
+    // They hold their places for as long as a handshake or a request's head may take, and then none.
+    for mut socket in silent {
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(60), socket.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "the server hangs up");
+    }
+    drop(begun);
 }
