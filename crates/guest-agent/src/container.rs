@@ -233,10 +233,10 @@ pub(crate) async fn end_pod(agent: &Arc<Agent>, uid: &str) -> Result<(), Fault> 
         remove(&container.config.id).map_err(Fault::internal(format!("container {}", container.config.id)))?;
         agent.containers().remove(&container.config.id);
     }
-    match agent.tenants().take(uid) {
-        Some(pod) => pod.forget(),
-        None => Ok(()),
-    }
+    let pod = agent.tenants().take(uid);
+    let Some(mut pod) = pod else { return Ok(()) };
+    pod.close_ports().await;
+    pod.forget()
 }
 
 /// Kills a container until it has ended; one that is being started may come to run, or never.

@@ -22,6 +22,7 @@ mod plan;
 mod pod;
 mod port;
 mod reaper;
+mod relay;
 mod report;
 mod root;
 mod sandbox;

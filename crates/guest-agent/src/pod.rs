@@ -11,7 +11,7 @@ use std::{
 use isopod_guest_api::{ErrorKind, NetworkConfig, PodConfig, UpdateVolumeRequest, VolumeSource};
 use rustix::mount::{MountFlags, mount};
 
-use crate::{disk::Images, fault::Fault, identity::Identity, network, path, sandbox::Sandbox, volume};
+use crate::{disk::Images, fault::Fault, identity::Identity, network, path, relay::Relays, sandbox::Sandbox, volume};
 
 const SHM_BYTES: u64 = 64 << 20;
 
@@ -24,6 +24,8 @@ pub(crate) struct Pod {
     pub(crate) volumes: BTreeMap<String, PathBuf>,
     /// Namespaces of its own; none: the machine's.
     pub(crate) sandbox: Option<Arc<Sandbox>>,
+    /// Ports of the node that lead to it.
+    relays: Relays,
 }
 
 impl Pod {
@@ -46,8 +48,14 @@ impl Pod {
         for image in &config.images {
             images.mounted(image.slot)?;
         }
+        let relays = Relays::open(&config)?;
         forget_moment(&mut config);
-        Ok(Self { config, volumes, sandbox })
+        Ok(Self { config, volumes, sandbox, relays })
+    }
+
+    /// Closes the ports of the node that lead to it.
+    pub(crate) async fn close_ports(&mut self) {
+        std::mem::take(&mut self.relays).close().await;
     }
 
     /// Takes away what the pod has in this guest. None of its containers may be there any more.

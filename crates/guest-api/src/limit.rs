@@ -27,5 +27,8 @@ pub const CONTAINERS: usize = 256;
 /// Exec, attach and forward sessions that may be open at once in one guest.
 pub const SESSIONS: usize = 128;
 
+/// Connections, or UDP conversations, that one port of a node passes on at once.
+pub const RELAYED: usize = 1024;
+
 /// Longest text of a fault in bytes.
 pub const FAULT_BYTES: usize = 4096;

@@ -129,6 +129,38 @@ pub struct PodConfig {
     /// A shared pod that uses its node's network and host name (`hostNetwork`); `network` only names it then.
     #[prost(bool, tag = "13")]
     pub host_network: bool,
+    /// Ports of the node that lead to a shared pod.
+    #[prost(message, repeated, tag = "14")]
+    pub host_ports: Vec<HostPort>,
+}
+
+/// A port of the node that leads to a pod.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct HostPort {
+    /// TCP or UDP.
+    #[prost(enumeration = "TransportProtocol", tag = "1")]
+    pub protocol: i32,
+    /// IPv4 address of the node; `0.0.0.0` stands for all.
+    #[prost(string, tag = "2")]
+    pub address: String,
+    /// Port of the node, 1 to 65535.
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    /// Port of the pod, 1 to 65535.
+    #[prost(uint32, tag = "4")]
+    pub pod_port: u32,
+}
+
+/// How a port is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum TransportProtocol {
+    /// Not said.
+    Unspecified = 0,
+    /// TCP.
+    Tcp = 1,
+    /// UDP.
+    Udp = 2,
 }
 
 /// A pod's network, always routed: a host route to the gateway, the default route through it.

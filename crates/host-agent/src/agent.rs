@@ -385,7 +385,8 @@ impl Supervisor {
     async fn evict_forgotten(&self, uid: &str, address: Ipv4Addr) {
         let machines: Vec<_> = self.context.workers().values().filter_map(Worker::machine).collect();
         for machine in machines.into_iter().filter(|machine| machine.pods().iter().any(|known| known == uid)) {
-            let lodging = Lodging { uid: uid.to_owned(), address, host_network: false };
+            let lodging =
+                Lodging { uid: uid.to_owned(), address, host_network: false, node: address, ports: Vec::new() };
             let taken = async { machine.lodge(lodging).await?.destroy().await };
             if let Err(error) = taken.await {
                 tracing::error!(uid, error = format!("{error:#}"), "a pod that is gone cannot be taken from its node");

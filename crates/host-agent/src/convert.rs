@@ -1,11 +1,13 @@
 //! The planner's words in the guest's language. Pure.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use isopod_guest_api as api;
 use isopod_planner::environment::Process;
+use isopod_planner::scheduler::ports;
 use isopod_planner::volumes::{Content, VolumeContent};
-use isopod_types::pod::{Container, Pod};
+use isopod_types::pod::{Container, Pod, PodSpec};
 
 /// A container's id in its guest.
 pub(crate) fn container_id(name: &str, attempt: u32) -> String {
@@ -37,6 +39,35 @@ pub(crate) fn signal_number(name: &str) -> u32 {
     let bare = name.trim_start_matches("SIG");
     let known = NAMES.iter().find(|(known, _)| *known == bare).map(|(_, number)| *number);
     known.or_else(|| bare.parse().ok().filter(|number| (1..=64).contains(number))).unwrap_or(15)
+}
+
+/// Ports of the node that lead to a pod, for its guest. SCTP is left to who can pass it on.
+pub(crate) fn host_ports(spec: &PodSpec) -> Vec<api::HostPort> {
+    let lead = |(from, to): (ports::HostPort, u16)| {
+        let protocol = match from.protocol.as_str() {
+            "TCP" => api::TransportProtocol::Tcp,
+            "UDP" => api::TransportProtocol::Udp,
+            _ => return None,
+        };
+        let (port, pod_port) = (from.port.into(), to.into());
+        Some(api::HostPort { protocol: protocol.into(), address: from.address, port, pod_port })
+    };
+    ports::led(spec).filter_map(lead).collect()
+}
+
+/// Ports of a node's address that lead to a pod, for the host.
+pub(crate) fn published(spec: &PodSpec, node: Ipv4Addr) -> Vec<isopod_net::HostPort> {
+    let lead = |(from, pod_port): (ports::HostPort, u16)| {
+        let protocol = match from.protocol.as_str() {
+            "TCP" => isopod_net::Protocol::Tcp,
+            "UDP" => isopod_net::Protocol::Udp,
+            _ => return None,
+        };
+        let address: Ipv4Addr = from.address.parse().ok()?;
+        let here = address.is_unspecified() || address == node;
+        here.then_some(isopod_net::HostPort { protocol, port: from.port, pod_port })
+    };
+    ports::led(spec).filter_map(lead).collect()
 }
 
 /// A container for the guest. `path` expands variables in `subPathExpr`.
@@ -148,12 +179,36 @@ pub(crate) fn hosts(pod: &Pod) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     #[test]
     fn ids_can_be_read_back() {
         assert_eq!(container_of(&container_id("a-b", 3)), Some(("a-b", 3)));
         assert_eq!(container_of("nodash"), None);
+    }
+
+    #[test]
+    fn ports_of_the_node_lead_to_the_pod() {
+        let check = |port: Value, in_guest: &[&str], on_host: bool| {
+            let spec: PodSpec = serde_json::from_value(json!({"containers": [{"ports": [port]}]})).unwrap();
+            let given = host_ports(&spec);
+            let text = |port: &api::HostPort| {
+                format!("{:?} {}:{} {}", port.protocol(), port.address, port.port, port.pod_port)
+            };
+            assert_eq!(given.iter().map(text).collect::<Vec<_>>(), in_guest, "{spec:?}");
+            let outside = published(&spec, Ipv4Addr::new(10, 0, 0, 1));
+            assert_eq!(outside.iter().any(|port| (port.port, port.pod_port) == (80, 8080)), on_host, "{spec:?}");
+        };
+        check(json!({"containerPort": 8080}), &[], false);
+        check(json!({"containerPort": 8080, "hostPort": 80}), &["Tcp 0.0.0.0:80 8080"], true);
+        let with = |more: Value| {
+            let mut port = json!({"containerPort": 8080, "hostPort": 80});
+            port.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            port
+        };
+        check(with(json!({"protocol": "UDP", "hostIP": "10.0.0.1"})), &["Udp 10.0.0.1:80 8080"], true);
+        check(with(json!({"hostIP": "127.0.0.1"})), &["Tcp 127.0.0.1:80 8080"], false);
+        check(with(json!({"protocol": "SCTP"})), &[], false);
     }
 
     #[test]

@@ -327,6 +327,7 @@ async fn pod_config(deed: &Deed, machine: &dyn Machine) -> Result<api::PodConfig
             ..Default::default()
         }),
         hosts: convert::hosts(pod),
+        host_ports: convert::host_ports(&pod.spec),
         volumes: convert::volumes(contents, &disks),
         fs_group: pod.spec.security_context.fs_group,
         ..Default::default()

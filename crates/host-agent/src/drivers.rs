@@ -90,6 +90,10 @@ pub struct Lodging {
     pub address: Ipv4Addr,
     /// Whether it uses the node's network.
     pub host_network: bool,
+    /// The node's address.
+    pub node: Ipv4Addr,
+    /// Ports of that address that lead to the pod.
+    pub ports: Vec<isopod_net::HostPort>,
 }
 
 /// A running machine that many pods share.

@@ -215,6 +215,7 @@ impl NodeMachine for RealNode {
     async fn lodge(&self, lodging: Lodging) -> anyhow::Result<Arc<dyn Machine>> {
         if !lodging.host_network {
             self.0.drivers.network.admit(&self.0.machine.tap(), lodging.address).await?;
+            self.0.drivers.network.publish(lodging.node, lodging.address, &lodging.ports).await?;
         }
         Ok(Arc::new(Lodger { node: self.clone(), lodging, slots: Mutex::default(), over: watch::Sender::default() }))
     }
@@ -321,6 +322,10 @@ impl Machine for Lodger {
         if let Some(given) = &mut config.network {
             let whole = network(self.lodging.address);
             (given.prefix_length, given.gateway) = (whole.prefix_length, whole.gateway);
+        }
+        if config.host_network {
+            // Its ports are the node's already.
+            config.host_ports.clear();
         }
         self.guest().configure_pod(config).await
     }

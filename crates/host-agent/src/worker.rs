@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Context;
+use crate::convert;
 use crate::drivers::{Lodging, NODE_ID_PREFIX, NodeMachine, NodeRequest};
 use crate::node::{WorkerState, worker_status};
 
@@ -116,7 +117,9 @@ impl Worker {
 
     /// A pod's place on it.
     pub(crate) fn lodging(&self, pod: &Pod, address: Ipv4Addr) -> Lodging {
-        Lodging { uid: pod.metadata.uid.clone(), address, host_network: pod.spec.host_network }
+        let node = self.address;
+        let ports = convert::published(&pod.spec, node);
+        Lodging { uid: pod.metadata.uid.clone(), address, host_network: pod.spec.host_network, node, ports }
     }
 
     /// A pod is gone: its address is free.

@@ -15,4 +15,4 @@ mod tap;
 pub use dns::{DnsRelay, upstreams_of_this_host};
 pub use error::NetError;
 pub use network::{GATEWAY, Network, Settings, free_cidr};
-pub use ruleset::{Protocol, RoutingTable, Virtual};
+pub use ruleset::{HostPort, Protocol, RoutingTable, Virtual};

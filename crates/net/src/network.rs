@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
 use crate::error::NetError;
-use crate::ruleset::{self, Names, RoutingTable};
+use crate::ruleset::{self, HostPort, Names, Protocol, RoutingTable};
 use crate::{links, tap};
 
 /// The gateway of every microVM, and the address at which the host's own services answer them.
@@ -46,7 +46,11 @@ pub struct Network {
     /// Addresses allowed per tap: one, or those of a node and its pods.
     pods: Arc<Mutex<BTreeMap<String, BTreeSet<Ipv4Addr>>>>,
     routes: Arc<Mutex<RoutingTable>>,
+    published: Arc<Mutex<Published>>,
 }
+
+/// Where ports of nodes lead: pod and its port, by node, protocol and port.
+type Published = BTreeMap<(Ipv4Addr, Protocol, u16), (Ipv4Addr, HostPort)>;
 
 impl Network {
     /// Opens the network: forwarding, the gateway's address, the table. Pods of an earlier process keep theirs.
@@ -67,7 +71,13 @@ impl Network {
         tokio::spawn(connection);
         let tag = tag(&settings.cluster);
         let names = Names { table: format!("isopod_{tag}"), prefix: format!("ip{tag}-"), vpc: settings.vpc };
-        Ok(Self { names: Arc::new(names), handle, pods: Arc::default(), routes: Arc::default() })
+        Ok(Self {
+            names: Arc::new(names),
+            handle,
+            pods: Arc::default(),
+            routes: Arc::default(),
+            published: Arc::default(),
+        })
     }
 
     /// The gateway's address lives on a tap of its own, since not every kernel has dummy interfaces.
@@ -135,11 +145,48 @@ impl Network {
         links::route(&self.handle, index, address).await
     }
 
+    /// Makes ports of a node lead to one of its pods, in place of whatever they led to. They go with the pod's address.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn publish(&self, node: Ipv4Addr, pod: Ipv4Addr, ports: &[HostPort]) -> Result<(), NetError> {
+        let mut published = self.published.lock().await;
+        let mut next = published.clone();
+        let mut text = String::new();
+        for port in ports {
+            if let Some((old, was)) = next.insert((node, port.protocol, port.port), (pod, *port)) {
+                text.push_str(&ruleset::host_port(&self.names, "delete", node, was, old));
+            }
+            text.push_str(&ruleset::host_port(&self.names, "add", node, *port, pod));
+        }
+        if !text.is_empty() {
+            run_nft(&text).await?;
+        }
+        *published = next;
+        Ok(())
+    }
+
+    /// Ports that led to these addresses lead nowhere.
+    async fn unpublish(&self, addresses: &BTreeSet<Ipv4Addr>) -> Result<(), NetError> {
+        let mut published = self.published.lock().await;
+        let (gone, left): (Published, Published) = published.iter().partition(|(_, (pod, _))| addresses.contains(pod));
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let delete = |((node, ..), (pod, port)): (&(Ipv4Addr, Protocol, u16), &(Ipv4Addr, HostPort))| {
+            ruleset::host_port(&self.names, "delete", *node, *port, *pod)
+        };
+        run_nft(&gone.iter().map(delete).collect::<String>()).await?;
+        *published = left;
+        Ok(())
+    }
+
     /// Takes one of its addresses from a tap.
     ///
     /// # Errors
     /// [`NetError`].
     pub async fn dismiss(&self, tap: &str, address: Ipv4Addr) -> Result<(), NetError> {
+        self.unpublish(&[address].into()).await?;
         let mut pods = self.pods.lock().await;
         let Some(addresses) = pods.get_mut(tap).filter(|addresses| addresses.contains(&address)) else { return Ok(()) };
         run_nft(&ruleset::disallow(&self.names, tap, address)).await?;
@@ -155,6 +202,7 @@ impl Network {
     pub async fn delete_tap(&self, tap: &str) -> Result<(), NetError> {
         let mut pods = self.pods.lock().await;
         let addresses = pods.remove(tap).unwrap_or_default();
+        self.unpublish(&addresses).await?;
         let text: String = addresses.into_iter().map(|address| ruleset::disallow(&self.names, tap, address)).collect();
         if !text.is_empty() {
             run_nft(&text).await?;

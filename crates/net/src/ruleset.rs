@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-/// Transport protocol of a virtual address.
+/// Transport protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
     /// TCP.
@@ -38,6 +38,17 @@ pub struct Virtual {
 /// Which virtual addresses lead where. Each has one endpoint or more; connections are spread evenly.
 pub type RoutingTable = BTreeMap<Virtual, Vec<(Ipv4Addr, u16)>>;
 
+/// A port of a node that leads to one of its pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port of the node.
+    pub port: u16,
+    /// Port of the pod.
+    pub pod_port: u16,
+}
+
 /// What the text depends on.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
@@ -67,7 +78,10 @@ fn rules(chain: &str, names: &Names) -> Vec<String> {
         "guard" => {
             vec![format!("{from} meta nfproto ipv6 drop"), format!("{from} iifname . ip saddr != @pods counter drop")]
         }
-        "before" | "output" => vec!["jump services".into()],
+        "before" | "output" => vec![
+            "jump services".into(),
+            "meta l4proto { tcp, udp } dnat ip to ip daddr . meta l4proto . th dport map @hostports".into(),
+        ],
         "after" => {
             vec![format!("ip saddr {vpc} ip daddr != {vpc} oifname != \"{prefix}*\" oifname != \"lo\" masquerade")]
         }
@@ -83,10 +97,13 @@ fn rules(chain: &str, names: &Names) -> Vec<String> {
     }
 }
 
-/// The table in one transaction. What an earlier process put into it stays in force: pods' addresses and services.
+/// The table in one transaction. What an earlier process put into it stays in force: pods' addresses and services. Ports of nodes
+/// come again with the pods that are taken up again.
 pub(crate) fn base(names: &Names) -> String {
     let table = &names.table;
     let mut text = format!("add table inet {table}\nadd set inet {table} pods {{ type ifname . ipv4_addr; }}\n");
+    let kinds = "type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service";
+    text.push_str(&format!("add map inet {table} hostports {{ {kinds}; }}\nflush map inet {table} hostports\n"));
     for (chain, hook) in CHAINS {
         let body = if hook.is_empty() { String::new() } else { format!(" {{ {hook} }}") };
         text.push_str(&format!("add chain inet {table} {chain}{body}\n"));
@@ -118,6 +135,13 @@ pub(crate) fn allow(names: &Names, tap: &str, address: Ipv4Addr) -> String {
 /// Takes a pod's address from its tap.
 pub(crate) fn disallow(names: &Names, tap: &str, address: Ipv4Addr) -> String {
     format!("delete element inet {} pods {{ \"{tap}\" . {address} }}\n", names.table)
+}
+
+/// Makes a port of a node lead to a pod (`add`), or not any more (`delete`).
+pub(crate) fn host_port(names: &Names, verb: &str, node: Ipv4Addr, port: HostPort, pod: Ipv4Addr) -> String {
+    let HostPort { protocol, port, pod_port } = port;
+    let key = format!("{node} . {} . {port}", protocol.text());
+    format!("{verb} element inet {} hostports {{ {key} : {pod} . {pod_port} }}\n", names.table)
 }
 
 /// The rules of all virtual addresses, replacing the earlier ones in one transaction.

@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use isopod_guest_api::{
-    ContainerConfig, DiskVolume, EmptyDirVolume, ErrorKind, HostPathVolume, LogsRequest, Mount, NetworkConfig,
-    NodeConfig, PodConfig, Volume, VolumeSource,
+    ContainerConfig, DiskVolume, EmptyDirVolume, ErrorKind, HostPathVolume, HostPort, LogsRequest, Mount,
+    NetworkConfig, NodeConfig, PodConfig, TransportProtocol, Volume, VolumeSource,
 };
 use isopod_host_agent::guest::{ExecOutput, GuestClient};
 use isopod_vmm::{Machine, MachineSpec, NODE_WRITABLE_SLOTS, Role, StartPath};
@@ -103,7 +103,9 @@ async fn pods_share_a_node_and_nothing_more() {
     let alone = client.configure_pod(support::pod("alone")).await.unwrap_err();
     assert_eq!(alone.kind(), Some(ErrorKind::AlreadyExists), "{alone}");
     client.configure_pod(shared("a", "10.9.8.2")).await.unwrap();
-    client.configure_pod(shared("b", "10.9.8.3")).await.unwrap();
+    let with_ports =
+        PodConfig { host_ports: vec![host_port("127.0.0.1", 81), host_port(NODE, 82)], ..shared("b", "10.9.8.3") };
+    client.configure_pod(with_ports.clone()).await.unwrap();
     // Two pods have the same port, each under its own address.
     for uid in ["a", "b"] {
         let line = format!("echo {uid} > /own/page; echo {uid} >> /data/all; exec busybox httpd -f -p 80 -h /own");
@@ -116,6 +118,21 @@ async fn pods_share_a_node_and_nothing_more() {
     let line = "hostname; wc -l < /data/all; printf 'GET /page HTTP/1.0\r\n\r\n' | nc 10.9.8.3 80 | tail -n 1; ls /proc | grep -c '^[0-9]'";
     let (exit, output) = run(&client, of("a", "look", line)).await;
     assert_eq!((exit.code, output.as_str()), (0, "a\n2\nb\n3\n"));
+    // Ports of the node lead to the pod: from the node itself by either address, from another pod and from outside by the node's.
+    client.configure_pod(PodConfig { host_network: true, ..shared("h", NODE) }).await.unwrap();
+    let ask = |address: &str| format!("printf 'GET /page HTTP/1.0\r\n\r\n' | nc {address} | tail -n 1;");
+    let line = ask("127.0.0.1 81") + &ask(&format!("{NODE} 82"));
+    assert_eq!(run(&client, of("h", "ask", &line)).await.1, "b\nb\n");
+    assert_eq!(run(&client, of("a", "ask", &ask(&format!("{NODE} 82")))).await.1, "b\n");
+    assert!(get_at(NODE, 82).await.ends_with("b\n"));
+    assert_eq!(get_at(NODE, 81).await, "");
+    client.remove_pod("b").await.unwrap();
+    assert_eq!(get_at(NODE, 82).await, "");
+    client.configure_pod(with_ports).await.unwrap();
+    let line = "echo b > /own/page; exec busybox httpd -f -p 80 -h /own";
+    client.start_container(of("b", "web", line)).await.unwrap();
+    wait_until(async || get_at(NODE, 82).await, |answer| answer.ends_with("b\n")).await;
+    client.remove_pod("h").await.unwrap();
     // Sessions and forwarded ports lead to the pod that they are for.
     let (said, end) =
         finish(client.exec(exec("b.web", "hostname; ip addr show eth0 | grep -c 10.9.8.3")).await.unwrap()).await;
@@ -195,9 +212,18 @@ async fn a_pod_of_a_node_may_have_its_network_and_disks() {
     machine.destroy().await.unwrap();
 }
 
+/// A port of the node that leads to port 80 of a pod.
+fn host_port(address: &str, port: u32) -> HostPort {
+    HostPort { protocol: TransportProtocol::Tcp.into(), address: address.into(), port, pod_port: 80 }
+}
+
 /// A page that a pod serves; empty when it does not yet.
 async fn get(address: &str) -> String {
-    let Ok(mut stream) = tokio::net::TcpStream::connect((address, 80)).await else { return String::new() };
+    get_at(address, 80).await
+}
+
+async fn get_at(address: &str, port: u16) -> String {
+    let Ok(mut stream) = tokio::net::TcpStream::connect((address, port)).await else { return String::new() };
     if tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET /page HTTP/1.0\r\n\r\n").await.is_err() {
         return String::new();
     }

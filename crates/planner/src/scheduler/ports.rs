@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use isopod_types::pod::PodSpec;
+use isopod_types::pod::{ContainerPort, PodSpec};
 
 /// The address that stands for all.
 const EVERY_ADDRESS: &str = "0.0.0.0";
@@ -30,16 +30,21 @@ fn or<'a>(text: &'a str, fallback: &'a str) -> &'a str {
     if text.is_empty() { fallback } else { text }
 }
 
-/// The node's ports that a pod asks for; sidecars ask too, other init containers do not.
-pub fn wanted(spec: &PodSpec) -> Vec<HostPort> {
+/// The node's ports that a pod asks for, each with the port of the pod that it leads to; sidecars ask too, other init containers do not.
+pub fn led(spec: &PodSpec) -> impl Iterator<Item = (HostPort, u16)> + '_ {
     let staying = spec.init_containers.iter().filter(|container| container.is_sidecar()).chain(&spec.containers);
-    let ports = staying.flat_map(|container| &container.ports);
-    let wanted = ports.filter_map(|port| {
+    let lead = |port: &ContainerPort| {
         let number = port.host_port.filter(|number| *number != 0)?;
         let address = or(port.host_ip.as_deref().unwrap_or_default(), EVERY_ADDRESS);
-        Some(HostPort { protocol: or(&port.protocol, "TCP").into(), port: number, address: address.into() })
-    });
-    wanted.collect()
+        let from = HostPort { protocol: or(&port.protocol, "TCP").into(), port: number, address: address.into() };
+        Some((from, port.container_port))
+    };
+    staying.flat_map(|container| &container.ports).filter_map(lead)
+}
+
+/// The node's ports that a pod asks for.
+pub fn wanted(spec: &PodSpec) -> Vec<HostPort> {
+    led(spec).map(|(port, _)| port).collect()
 }
 
 /// Ports in use on a node, with how many pods hold each.
