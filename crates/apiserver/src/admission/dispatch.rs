@@ -1,6 +1,7 @@
 //! Asks the webhooks and policies that a request concerns. What they are asked and what their answers mean is
 //! `isopod_schema::admission`'s.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use super::places;
 use crate::context::Context;
 use crate::convert;
 use crate::{streams, subresource};
+
+/// What a policy notes for the audit log: different values by key.
+type Notes = BTreeMap<String, Vec<String>>;
 
 /// Subresources whose bodies are shown as they come; what the server then writes because of them is its own business.
 const WRITTEN_FOR: [&str; 3] = ["binding", "eviction", "token"];
@@ -288,9 +292,14 @@ impl<'a> Review<'a> {
                 continue;
             }
             let (new, old) = (self.shown(kind, object)?, self.shown(kind, self.old)?);
-            for binding in in_force {
-                self.judge_bound(policy, binding, kind, &self.objects(&new, &old))?;
+            let (shown, mut notes) = (self.objects(&new, &old), Notes::new());
+            let judged = in_force
+                .into_iter()
+                .try_for_each(|binding| self.judge_bound(policy, binding, (kind, &shown), &mut notes));
+            for (key, values) in notes {
+                self.context.annotate(&format!("{}/{key}", policy.name), values.join(", "));
             }
+            judged?;
         }
         Ok(())
     }
@@ -299,12 +308,19 @@ impl<'a> Review<'a> {
         &self,
         policy: &Policy,
         binding: &Binding,
-        kind: &Kind,
-        objects: &Objects<'_>,
+        (kind, objects): (&Kind, &Objects<'_>),
+        notes: &mut Notes,
     ) -> Result<(), Status> {
         let mut broken = Vec::new();
         for params in self.parameters(policy, binding)? {
-            for verdict in policy.verdicts(&self.request, kind, objects, &params) {
+            let opinion = policy.opinion(&self.request, kind, objects, &params);
+            for (key, value) in opinion.notes {
+                let values = notes.entry(key).or_default();
+                if !values.contains(&value) {
+                    values.push(value);
+                }
+            }
+            for verdict in opinion.verdicts {
                 for action in &binding.actions {
                     match action {
                         Action::Deny => {

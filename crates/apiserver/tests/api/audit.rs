@@ -127,13 +127,18 @@ async fn admission_notes_what_it_lets_pass() {
     let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]);
     let validations =
         json!([{"expression": "true"}, {"expression": "object.metadata.name == 'q'", "message": "only q"}]);
-    let policy = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": {"resourceRules": rules}, "validations": validations}});
+    let notes = json!([
+        {"key": "name", "valueExpression": "'the name is ' + object.metadata.name"},
+        {"key": "none", "valueExpression": "object.metadata.name == 'p' ? dyn(null) : dyn('x')"},
+    ]);
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": {"resourceRules": rules}, "validations": validations, "auditAnnotations": notes}});
     cluster.create("admissionregistration.k8s.io/v1/validatingadmissionpolicies", "", policy).await;
     let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Audit"]}});
     cluster.create("admissionregistration.k8s.io/v1/validatingadmissionpolicybindings", "", binding).await;
     cluster.create("pods", "default", pod("p")).await;
     let found = events(directory.path(), 1).await;
     let notes = &found[0]["annotations"];
+    assert_eq!((&notes["p/name"], &notes["p/none"]), (&json!("the name is p"), &Value::Null));
     let violations = notes["pod-security.kubernetes.io/audit-violations"].as_str().unwrap();
     assert!(
         violations.contains("would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false"),

@@ -20,6 +20,9 @@ const NAMES: [&str; 6] = ["object", "oldObject", "request", "namespaceObject", "
 const MAKING: [&str; 8] =
     ["Object", "JSONPatch", "object", "oldObject", "request", "namespaceObject", "variables", "params"];
 
+/// Longest note; what is longer is cut, as upstream does.
+const NOTE_CHARS_MAX: usize = 10 << 10;
+
 fn names(policy: &Value) -> &'static [&'static str] {
     let names: &[&str] = if policy["spec"]["mutations"].is_array() { &MAKING } else { &NAMES };
     if policy["spec"]["paramKind"].is_null() { &names[..names.len() - 1] } else { names }
@@ -47,6 +50,8 @@ pub struct Policy {
     variables: Vec<(String, Expression)>,
     validations: Vec<Validation>,
     mutations: Vec<Mutation>,
+    /// Values for the audit log by key.
+    notes: Vec<(String, Expression)>,
     /// It wants to see what others changed after it.
     pub is_reinvoked: bool,
     /// Expressions that do not compile with this program: an older one stored them.
@@ -101,6 +106,15 @@ pub struct Verdict {
     reason: Reason,
 }
 
+/// What a policy says about a request, for one set of parameters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opinion {
+    /// Rules that are broken.
+    pub verdicts: Vec<Verdict>,
+    /// Key and value of its notes for the audit log.
+    pub notes: Vec<(String, String)>,
+}
+
 impl Verdict {
     /// The refusal of a request.
     pub fn refusal(&self, kind: &Kind, name: &str, policy: &str, binding: &str) -> Status {
@@ -139,6 +153,7 @@ impl Policy {
             variables: expressions::read(list("variables"), "expression", names, &Type::Dyn),
             validations: validations.unwrap_or_default(),
             mutations: mutations.unwrap_or_default(),
+            notes: read_notes(list("auditAnnotations"), names),
             is_reinvoked: walk::text(spec, &["reinvocationPolicy"]) == "IfNeeded",
             broken,
         }
@@ -149,8 +164,8 @@ impl Policy {
         self.matching.find(request, objects)
     }
 
-    /// All rules that are broken, for one set of parameters (null when there are none).
-    pub fn verdicts(&self, request: &Request<'_>, kind: &Kind, objects: &Objects<'_>, params: &Value) -> Vec<Verdict> {
+    /// All rules that are broken and what is noted, for one set of parameters (null when there are none).
+    pub fn opinion(&self, request: &Request<'_>, kind: &Kind, objects: &Objects<'_>, params: &Value) -> Opinion {
         let asked = Value::Object(request.document(kind));
         let documents = [
             ("object", objects.object),
@@ -163,7 +178,7 @@ impl Policy {
             true => Vec::new(),
             false => vec![Verdict { message: why, index, reason: Reason::Invalid }],
         };
-        let failed = |why: String| failed_at(0, why);
+        let failed = |why: String| Opinion { verdicts: failed_at(0, why), notes: Vec::new() };
         if let Some(why) = &self.broken {
             return failed(why.clone());
         }
@@ -171,7 +186,7 @@ impl Policy {
         self.define(&mut scope);
         match expressions::all_hold(&self.conditions, &mut scope) {
             Ok(true) => {}
-            Ok(false) => return Vec::new(),
+            Ok(false) => return Opinion::default(),
             Err(why) => return failed(why),
         }
         let mut verdicts = Vec::new();
@@ -182,7 +197,14 @@ impl Policy {
                 Err(why) => verdicts.extend(failed_at(index, why)),
             }
         }
-        verdicts
+        let mut notes = Vec::new();
+        for (key, expression) in &self.notes {
+            match note(expression, &mut scope) {
+                Ok(text) => notes.extend(text.map(|text| (key.clone(), text))),
+                Err(why) => verdicts.extend(failed_at(0, why)),
+            }
+        }
+        Opinion { verdicts, notes }
     }
 
     /// The object as the policy changes it, step by step, for one set of parameters (null when there are none); none when
@@ -230,6 +252,25 @@ impl Policy {
                 scope.set("variables", made_map(Rc::new(made.clone())));
             }
         }
+    }
+}
+
+/// Key and expression of each entry that compiles; others were refused when they were written.
+fn read_notes(list: &[Value], names: &[&str]) -> Vec<(String, Expression)> {
+    let read = |item: &Value| {
+        let expression = Expression::compile(walk::text(item, &["valueExpression"]), names, &Type::Dyn).ok()?;
+        Some((walk::text(item, &["key"]).to_owned(), expression))
+    };
+    list.iter().filter_map(read).collect()
+}
+
+/// The value of a note; none for null.
+fn note<'a>(expression: &'a Expression, scope: &mut Scope<'a>) -> Result<Option<String>, String> {
+    match scope.evaluate(expression) {
+        Ok(Cel::Text(text)) => Ok(Some(text.chars().take(NOTE_CHARS_MAX).collect())),
+        Ok(Cel::Null) => Ok(None),
+        Ok(_) => Err(format!("valueExpression '{}' resulted in error: it is neither text nor null", expression.text)),
+        Err(error) => Err(format!("valueExpression '{}' resulted in error: {error}", expression.text)),
     }
 }
 

@@ -151,7 +151,7 @@ fn policies_judge() {
         assert_eq!(policy::check(&policy), vec![], "{spec}");
         let policy = Policy::read(&policy);
         assert!(policy.concerns(&request, &objects).is_some());
-        let found = policy.verdicts(&request, deployments, &objects, &params);
+        let found = policy.opinion(&request, deployments, &objects, &params).verdicts;
         let found: Vec<&str> = found.iter().map(|verdict| verdict.message.as_str()).collect();
         assert_eq!(found, expected, "{spec}");
     };
