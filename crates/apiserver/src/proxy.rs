@@ -1,7 +1,8 @@
 //! The proxy subresources of pods, Services and nodes (facts, section 1.14): any method, any path, upgrades too. A pod
 //! is reached at its own address only, a Service at the addresses of its ready pods, a node where its agent says that it
-//! listens; never at an address of this host itself.
+//! listens, or its agent is asked within this process; never at an address of this host itself.
 
+mod agent;
 mod html;
 mod rewrite;
 mod target;
@@ -19,6 +20,7 @@ use crate::context::Context;
 use crate::respond::{self, Response};
 use crate::{forward, streams};
 use rewrite::Prefix;
+use target::Place;
 
 pub(crate) async fn answer(context: &Context<'_>, mut request: Request<RequestBody>) -> Result<Response, Status> {
     if context.kind.subresource("proxy").is_none() {
@@ -26,7 +28,10 @@ pub(crate) async fn answer(context: &Context<'_>, mut request: Request<RequestBo
     }
     let (prefix, suffix) = split(&context.info.path, if context.kind.namespaced { 7 } else { 5 });
     admit(context, suffix).await?;
-    let target = target::find(context).await?;
+    let target = match target::find(context)? {
+        Place::Server(target) => target,
+        Place::Agent(node) => return agent::answer(context, &node, request.method(), suffix).await,
+    };
     let upgrades = request.headers().contains_key(UPGRADE);
     if suffix.is_empty() && !upgrades && matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(with_slash(request.uri()));

@@ -16,6 +16,14 @@ use crate::create;
 use crate::forward::Destination;
 use crate::strategy::text;
 
+/// Where a request goes.
+pub(super) enum Place {
+    /// To another server.
+    Server(Target),
+    /// To the agent of the node with this name, which serves no HTTP of its own.
+    Agent(String),
+}
+
 /// Another server, and how it is named in its own links.
 pub(super) struct Target {
     pub(super) destination: Destination,
@@ -46,13 +54,13 @@ impl<'a> Id<'a> {
 
 /// # Errors
 /// 400 for a name or an address that is none, 404, 503 when nothing is ready.
-pub(super) async fn find(context: &Context<'_>) -> Result<Target, Status> {
+pub(super) fn find(context: &Context<'_>) -> Result<Place, Status> {
     let asked = context.info.name.as_str();
     let kind = context.kind.plural.as_str();
     let id = Id::parse(asked).ok_or_else(|| Status::bad_request(format!("invalid {kind} request {asked:?}")))?;
     match kind {
-        "pods" => pod(context, id),
-        "services" => service(context, id),
+        "pods" => pod(context, id).map(Place::Server),
+        "services" => service(context, id).map(Place::Server),
         _ => node(context, id),
     }
 }
@@ -154,18 +162,17 @@ fn address_of(facts: &Stored<'_>, context: &Context<'_>, endpoint: &Value) -> Op
 }
 
 /// A node's agent, where its node says that it listens, with a certificate of this cluster.
-fn node(context: &Context<'_>, id: Id<'_>) -> Result<Target, Status> {
+fn node(context: &Context<'_>, id: Id<'_>) -> Result<Place, Status> {
     let node = object(context, id.name)?;
     let listens = port_of(&node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]);
-    let nowhere = || Status::unavailable(format!("the agent of node {:?} serves no HTTP of its own", id.name));
-    let port = listens.ok_or_else(nowhere)?;
+    let Some(port) = listens else { return Ok(Place::Agent(id.name.to_owned())) };
     if !id.port.is_empty() && number(id.port)? != port {
         return Err(Status::bad_request(format!("node {:?} can be reached at port {port} only", id.name)));
     }
     let addresses = items(&node["status"], "addresses").iter();
     let internal =
         addresses.filter(|address| address["type"] == "InternalIP").find_map(|found| found["address"].as_str());
-    target(internal.unwrap_or_default(), port, Some(trust::cluster(&context.server)?))
+    target(internal.unwrap_or_default(), port, Some(trust::cluster(&context.server)?)).map(Place::Server)
 }
 
 #[cfg(test)]
