@@ -186,6 +186,7 @@ impl Executor {
             Ok(mut recorder) => recorder.record(&target.reference(), &source, reason, (self.clock)()),
             Err(_) => return,
         };
+        let Some(recording) = recording else { return };
         let request = match &recording {
             Recording::Create { namespace, event } => {
                 request::post(&format!("/api/v1/namespaces/{namespace}/events"), event)

@@ -192,6 +192,7 @@ impl Api {
             Ok(mut recorder) => recorder.record(about, &source, reason, Timestamp::now()),
             Err(_) => return,
         };
+        let Some(recording) = recording else { return };
         let result = match &recording {
             Recording::Create { namespace, event } => {
                 self.create(&format!("/api/v1/namespaces/{namespace}/events"), event).await

@@ -29,6 +29,7 @@ pub mod pod;
 pub mod pod_gc;
 pub mod profiles;
 pub mod quota;
+mod recent;
 pub mod refusals;
 pub mod replicaset;
 pub mod revisions;

@@ -72,7 +72,7 @@ impl Target {
 }
 
 /// Whether an event reports something ordinary or a trouble.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EventType {
     /// Ordinary.
     Normal,
