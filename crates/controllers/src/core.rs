@@ -179,21 +179,20 @@ impl Core {
             self.changed(&changed, now);
         }
         if let Ok(meta) = ObjectMeta::deserialize(&document["metadata"]) {
-            self.put_meta_of(kind, meta);
+            self.put_meta_of(kind, &meta);
         }
     }
 
     fn put_known(&mut self, known: Known, now: Timestamp) {
         let (kind, meta) = known.named();
-        let meta = meta.clone();
+        self.put_meta_of(kind, meta);
         if let Some(changed) = self.state.cache.take_in(known) {
             self.changed(&changed, now);
         }
-        self.put_meta_of(kind, meta);
     }
 
     /// The graph must not fall behind the cache: a new object's owner is known with it.
-    fn put_meta_of(&mut self, kind: &str, meta: ObjectMeta) {
+    fn put_meta_of(&mut self, kind: &str, meta: &ObjectMeta) {
         if let Some(served) = self.served.iter().find(|served| served.kind == kind).copied() {
             self.put_meta(&served, meta);
         }
@@ -224,15 +223,14 @@ impl Core {
         loops::touched(&mut self.state, changed, now).into_iter().for_each(|work| self.queue.add(work));
     }
 
-    fn put_meta(&mut self, served: &Served, meta: ObjectMeta) {
-        let namespace = meta.namespace.clone();
+    fn put_meta(&mut self, served: &Served, meta: &ObjectMeta) {
         let known = self.state.metadata.graph.get(&meta.uid);
         let revision = |meta: &ObjectMeta| meta.resource_version.parse::<u64>().unwrap_or(0);
-        if known.is_some_and(|known| revision(&known.meta) >= revision(&meta)) {
+        if known.is_some_and(|known| revision(&known.meta) >= revision(meta)) {
             return;
         }
         let touched = self.state.metadata.put(served, meta);
-        self.touch_garbage(touched, &namespace);
+        self.touch_garbage(touched, &meta.namespace);
     }
 
     fn end_meta(&mut self, served: &Served, key: &Key, uid: &str) {
@@ -260,7 +258,7 @@ impl Core {
     pub(crate) fn take_in(&mut self, seen: Seen, now: Timestamp) {
         match seen {
             Seen::Object(known) => self.put_known(known, now),
-            Seen::Unreadable { kind, meta } => self.put_meta_of(kind, meta),
+            Seen::Unreadable { kind, meta } => self.put_meta_of(kind, &meta),
             Seen::Gone { kind, key, uid } => {
                 self.end(kind, &key, &uid, now);
                 if let Some(served) = self.whole(kind) {
@@ -276,7 +274,7 @@ impl Core {
                 }
                 self.complete(("object", kind));
             }
-            Seen::Meta { served, meta } => self.put_meta(&served, meta),
+            Seen::Meta { served, meta } => self.put_meta(&served, &meta),
             Seen::MetaGone { served, key, uid } => self.end_meta(&served, &key, &uid),
             Seen::MetaComplete { served, keys } => {
                 self.keep_meta(&served, &keys);

@@ -82,14 +82,17 @@ pub(crate) struct Metadata {
 impl Metadata {
     /// Puts an object's metadata in. Returns the UIDs whose fate may change: its own, and those of its owners, also of those
     /// that it has lost: they may wait for nothing else.
-    pub(crate) fn put(&mut self, served: &Served, meta: ObjectMeta) -> Vec<String> {
+    pub(crate) fn put(&mut self, served: &Served, meta: &ObjectMeta) -> Vec<String> {
+        if self.graph.renew(meta) {
+            return Vec::new();
+        }
         if self.graph.get(&meta.uid).is_none() && self.gone.contains(&meta.uid) {
             return Vec::new();
         }
         let identity = (served.group, served.kind, meta.key());
         let revision = |meta: &ObjectMeta| meta.resource_version.parse::<u64>().unwrap_or(0);
         let known = self.uids.get(&identity).and_then(|uid| self.graph.get(uid));
-        if known.is_some_and(|known| known.meta.uid != meta.uid && revision(&known.meta) > revision(&meta)) {
+        if known.is_some_and(|known| known.meta.uid != meta.uid && revision(&known.meta) > revision(meta)) {
             return Vec::new();
         }
         let mut touched = match self.uids.insert(identity, meta.uid.clone()) {
@@ -103,6 +106,8 @@ impl Metadata {
         if !meta.namespace.is_empty() {
             self.by_namespace.entry(meta.namespace.clone()).or_default().insert(meta.uid.clone());
         }
+        // Nothing that is decided here goes by these.
+        let meta = ObjectMeta { labels: BTreeMap::new(), annotations: BTreeMap::new(), ..meta.clone() };
         self.graph.insert(Item { target: served.target(&meta), meta });
         touched
     }
@@ -167,15 +172,15 @@ mod tests {
     #[test]
     fn a_namespace_knows_what_is_left_in_it() {
         let mut all = Metadata::default();
-        all.put(&PODS, meta("a", "1"));
-        all.put(&PODS, meta("a", "2"));
+        all.put(&PODS, &meta("a", "1"));
+        all.put(&PODS, &meta("a", "2"));
         assert_eq!(all.left_in("x").len(), 1);
         assert_eq!(all.left_in("x")[0].target.uid, "2");
         all.end(&PODS, &Key::new("x", "a"), "1");
         assert_eq!(all.left_in("x").len(), 1, "the end of the one is not the end of the other");
         all.end(&PODS, &Key::new("x", "a"), "2");
         assert!(all.left_in("x").is_empty() && all.keys(&PODS).is_empty());
-        all.put(&PODS, meta("a", "2"));
+        all.put(&PODS, &meta("a", "2"));
         assert!(all.left_in("x").is_empty(), "an old answer does not bring it back");
     }
 
@@ -188,16 +193,16 @@ mod tests {
             ObjectMeta { owner_references, resource_version: revision.into(), ..meta("a", "1") }
         };
         let touched = |found: Vec<String>| found.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
-        assert_eq!(touched(all.put(&PODS, owned(&["o"], "1"))), ["1", "o"]);
-        assert_eq!(touched(all.put(&PODS, owned(&["p"], "2"))), ["1", "o", "p"]);
-        assert_eq!(touched(all.put(&PODS, owned(&[], "3"))), ["1", "p"]);
+        assert_eq!(touched(all.put(&PODS, &owned(&["o"], "1"))), ["1", "o"]);
+        assert_eq!(touched(all.put(&PODS, &owned(&["p"], "2"))), ["1", "o", "p"]);
+        assert_eq!(touched(all.put(&PODS, &owned(&[], "3"))), ["1", "p"]);
     }
 
     #[test]
     fn objects_are_found_by_name_and_strange_kinds_are_not_kept() {
         let mut all = Metadata::default();
         let served = Served { group: interned("example.com"), kind: interned("Tab"), ..PODS };
-        all.put(&served, meta("a", "1"));
+        all.put(&served, &meta("a", "1"));
         let key = Key::new("x", "a");
         assert_eq!(all.named("example.com", "Tab", &key).map(|item| item.meta.uid.as_str()), Some("1"));
         assert!(all.named("example.com", "NobodysKind", &key).is_none());

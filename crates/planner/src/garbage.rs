@@ -3,7 +3,7 @@
 //! Source: the rules of upstream's collector. An owner counts as there only if an object with its UID lives in the
 //! dependent's namespace or in the cluster scope.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use isopod_types::names::{FOREGROUND_FINALIZER, ORPHAN_FINALIZER};
 use isopod_types::{ObjectMeta, OwnerReference};
@@ -24,7 +24,7 @@ pub struct Item {
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     items: BTreeMap<String, Item>,
-    dependents: BTreeMap<String, Vec<String>>,
+    dependents: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Graph {
@@ -39,9 +39,9 @@ impl Graph {
 
     /// Adds or replaces an object.
     pub fn insert(&mut self, item: Item) {
-        self.remove(&item.meta.uid.clone());
+        self.remove(&item.meta.uid);
         for owner in &item.meta.owner_references {
-            self.dependents.entry(owner.uid.clone()).or_default().push(item.meta.uid.clone());
+            self.dependents.entry(owner.uid.clone()).or_default().insert(item.meta.uid.clone());
         }
         self.items.insert(item.meta.uid.clone(), item);
     }
@@ -50,12 +50,30 @@ impl Graph {
     pub fn remove(&mut self, uid: &str) -> Vec<String> {
         if let Some(item) = self.items.remove(uid) {
             for owner in &item.meta.owner_references {
-                if let Some(list) = self.dependents.get_mut(&owner.uid) {
-                    list.retain(|dependent| dependent != uid);
+                if let Some(dependents) = self.dependents.get_mut(&owner.uid) {
+                    dependents.remove(uid);
+                    if dependents.is_empty() {
+                        self.dependents.remove(&owner.uid);
+                    }
                 }
             }
         }
-        self.dependents.get(uid).cloned().unwrap_or_default()
+        self.dependents.get(uid).into_iter().flatten().cloned().collect()
+    }
+
+    /// Takes in a later revision of an object if nothing changed that a decision rests on; returns whether it did.
+    pub fn renew(&mut self, meta: &ObjectMeta) -> bool {
+        let Some(known) = self.items.get_mut(&meta.uid) else { return false };
+        let before = &known.meta;
+        let is_same = (&before.namespace, &before.name) == (&meta.namespace, &meta.name)
+            && before.owner_references == meta.owner_references
+            && before.finalizers == meta.finalizers
+            && before.is_deleting() == meta.is_deleting();
+        if is_same {
+            known.meta.resource_version.clone_from(&meta.resource_version);
+            known.target.resource_version.clone_from(&meta.resource_version);
+        }
+        is_same
     }
 
     /// The object with this UID.
@@ -234,6 +252,19 @@ mod tests {
         owner.meta.namespace = "y".into();
         let graph = Graph::new([owner, item("b <a")]);
         assert_eq!(plan(&graph, "b").writes.len(), 1);
+    }
+
+    #[test]
+    fn only_what_decisions_rest_on_is_news() {
+        let later = |text: &str| ObjectMeta { resource_version: "2".into(), ..item(text).meta };
+        let mut graph = Graph::new([item("a"), item("b <a")]);
+        let mut labelled = later("b <a");
+        labelled.labels.insert("k".into(), "v".into());
+        assert!(graph.renew(&labelled));
+        assert_eq!(graph.get("b").map(|item| item.target.resource_version.as_str()), Some("2"));
+        for news in ["b", "b <a!", "b <c", "b <a deleting", "b <a orphan", "c"] {
+            assert!(!graph.renew(&later(news)), "{news}");
+        }
     }
 
     #[test]
