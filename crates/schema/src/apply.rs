@@ -199,8 +199,8 @@ fn attempt(
     let shape = Shape::Object(ty.id);
     let place = Place::root(ty, &shape);
     let own = Manager::new(Operation::Apply, writer.name, version, writer.subresource);
-    let mut set = fieldset::of(place, config);
-    strip(&mut set);
+    // Nobody owns the name, yet it keeps what it is part of from being taken away.
+    let set = fieldset::of(place, config);
     let last = managers.0.remove(&own);
     let time = last.as_ref().map_or(writer.time, |last| &last.time).to_owned();
     managers.0.insert(own.clone(), Entry { set, api_version: version.into(), time });
@@ -209,6 +209,7 @@ fn attempt(
     if let Some(last) = last.as_ref().filter(is_less) {
         object = prune::prune(versions, object, version, &managers, last);
     }
+    managers.0.get_mut(&own).into_iter().for_each(|entry| strip(&mut entry.set));
     let comparison = compare::compare(place, live, &object);
     let changes = Changes::new(versions, [live, &object], version, comparison);
     let conflicts = changes.take_from_others(&mut managers, Some(&own));

@@ -243,6 +243,17 @@ fn managed_fields_are_read_and_written_in_upstreams_order() {
 }
 
 #[test]
+fn an_object_keeps_what_nobody_owns() {
+    let kind = kind("v1/configmaps");
+    let config =
+        |labels: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "labels": labels}});
+    let story = Story::new().apply(kind, "a", &config(json!({"only": "one"})), false).unwrap();
+    let bare = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}});
+    let story = story.apply(kind, "a", &bare, false).unwrap();
+    assert_eq!((&story.object, story.owned(Operation::Apply, "a")), (&bare, Value::Null));
+}
+
+#[test]
 fn the_annotation_of_client_side_apply_is_kept_in_step() {
     let with = |text: &str| json!({"metadata": {"annotations": {apply::LAST_APPLIED: text}}});
     let config = json!({"metadata": {"annotations": {apply::LAST_APPLIED: "old"}, "name": "x"}});
