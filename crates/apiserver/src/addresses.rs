@@ -77,7 +77,7 @@ fn families(object: &mut Value, is_new: bool, errors: &mut Errors) {
         };
         errors.push(FieldError::invalid("spec.clusterIPs", spec["clusterIPs"].clone(), text));
     }
-    if !is_new && !one.is_empty() {
+    if one == "None" || (!is_new && !one.is_empty()) {
         spec["clusterIPs"] = json!([one]);
     }
     for (field, value) in [("ipFamilies", json!(["IPv4"])), ("ipFamilyPolicy", json!("SingleStack"))] {

@@ -193,7 +193,8 @@ impl Errors {
         let at = |value: &'_ Value| path.split('.').try_fold(value.clone(), |value, name| value.get(name).cloned());
         let (new, before) = (at(object), at(old));
         if new != before {
-            self.push(FieldError::invalid(path, new.unwrap_or(Value::Null), IMMUTABLE));
+            let why = if path == "roleRef" { "cannot change roleRef" } else { IMMUTABLE };
+            self.push(FieldError::invalid(path, new.unwrap_or(Value::Null), why));
         }
     }
 }
