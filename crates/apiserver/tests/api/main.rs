@@ -7,6 +7,7 @@ mod admission;
 mod applying;
 mod audit;
 mod bad_input;
+mod behaviours;
 mod customs;
 mod deletion;
 mod harness;
