@@ -28,7 +28,9 @@ const USAGE: &str = "cargo xtask COMMAND
   build [--release]    the guest agent, then the isopod binary that carries it
   guest                the guest agent alone
   setup [--tests]      install the Debian packages that are missing
-  bench [--scale]      start, memory, writes, lists, pods in numbers; --scale: 10,000 pods on 1,000 simulated nodes
+  bench                start, memory, writes, lists, pods in numbers
+  bench --scale        10,000 pods on 1,000 simulated nodes, from their Deployments' creation to Running
+  bench --api          the API server alone with 10,000 pods and 1,000 watchers
   check                format, clippy, layers, tidy, tests of the pure crates
   layers               the crate graph against layers.txt
   tidy [--sizes]       rules for files and sizes; --sizes prints today's exceptions
@@ -59,6 +61,7 @@ fn dispatch(args: Vec<String>) -> Result<()> {
         ["test"] => test::test(),
         ["bench"] => bench::bench(),
         ["bench", "--scale"] => bench::scale(),
+        ["bench", "--api", more @ ..] => bench::api(more),
         ["check"] => check::check(),
         ["layers"] => layers::check(),
         ["tidy"] => tidy::check(),

@@ -32,11 +32,11 @@ impl Figures {
 }
 
 pub fn print_head() {
-    println!("{:<44} {:>7} {:>9} {:>9} {:>9} {:>9}", "", "n", "p50 ms", "p99 ms", "max ms", "a second");
+    println!("{:<44} {:>7} {:>9} {:>9} {:>9} {:>9}  goal", "", "n", "p50 ms", "p99 ms", "max ms", "a second");
 }
 
-pub fn print(what: &str, figures: &Figures) {
+pub fn print(what: &str, figures: &Figures, goal: &str) {
     let (n, rate) = (figures.taken.len(), figures.taken.len() as f64 / figures.whole.as_secs_f64());
     let [p50, p99, max] = [0.5, 0.99, 1.0].map(|part| figures.quantile(part));
-    println!("{what:<44} {n:>7} {p50:>9.2} {p99:>9.2} {max:>9.2} {rate:>9.0}");
+    println!("{what:<44} {n:>7} {p50:>9.2} {p99:>9.2} {max:>9.2} {rate:>9.0}  {goal}");
 }

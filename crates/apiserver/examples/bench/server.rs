@@ -38,11 +38,24 @@ impl Server {
         Access::of(&self.address, &kubeconfig(self.state.path()))
     }
 
-    pub fn resident_mib(&self) -> Result<f64, Failure> {
+    fn process_file(&self, name: &str) -> Result<String, Failure> {
         let id = self.child.id().ok_or("the server has ended")?;
-        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        Ok(std::fs::read_to_string(format!("/proc/{id}/{name}"))?)
+    }
+
+    pub fn resident_bytes(&self) -> Result<f64, Failure> {
+        let status = self.process_file("status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
+    }
+
+    /// Seconds of processor time that it has used.
+    pub fn processor_seconds(&self) -> Result<f64, Failure> {
+        let stat = self.process_file("stat")?;
+        // The name of the program is in parentheses; two times are the 14th and 15th field, in hundredths (proc(5)).
+        let (_, fields) = stat.rsplit_once(") ").ok_or("no name")?;
+        let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+        Ok(ticks / 100.0)
     }
 }
 
