@@ -74,7 +74,7 @@ impl<'a> Cycle<'a> {
         if class.unschedulable && !tolerations.iter().any(|toleration| tolerates(toleration, &mark)) {
             return Some(Why::Unschedulable);
         }
-        repelling(&class.taints, tolerations).map(|taint| Why::Taint(taint.key.clone(), taint.value.clone()))
+        repelling(&class.taints, tolerations).map(|_| Why::Taint)
     }
 
     /// Asks about every node; nodes whose taints repel the pod are not even looked at.

@@ -10,8 +10,8 @@ use std::fmt;
 pub enum Why {
     /// New pods are kept away.
     Unschedulable,
-    /// A taint that nothing tolerates: key and value.
-    Taint(String, String),
+    /// A taint that nothing tolerates.
+    Taint,
     /// Labels or name are not what the pod wants.
     Affinity,
     /// Its ports are taken.
@@ -62,13 +62,13 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Self::Unschedulable => "node(s) were unschedulable",
-            Self::Taint(key, value) => return write!(f, "node(s) had untolerated taint {{{key}: {value}}}"),
+            Self::Taint => "node(s) had untolerated taint(s)",
             Self::Affinity => "node(s) didn't match Pod's node affinity/selector",
             Self::Ports => "node(s) didn't have free ports for the requested pod ports",
             Self::TooManyPods => "Too many pods",
             Self::Insufficient(resource) | Self::TooSmall(resource) => return write!(f, "Insufficient {resource}"),
             Self::ClaimInUse => {
-                "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"
+                "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod"
             }
             Self::NoVolume => "node(s) didn't find available persistent volumes to bind",
             Self::VolumeAffinity => "node(s) didn't match PersistentVolume's node affinity",
@@ -106,12 +106,12 @@ mod tests {
     #[test]
     fn reasons_are_counted_in_upstreams_words() {
         let counts = BTreeMap::from([
-            (Why::Taint("a".into(), "b".into()), 2),
+            (Why::Taint, 2),
             (Why::Insufficient("cpu".into()), 1),
             (Why::TooSmall("cpu".into()), 1),
             (Why::Affinity, 10),
         ]);
-        let expected = "0/14 nodes are available: 10 node(s) didn't match Pod's node affinity/selector, 2 Insufficient cpu, 2 node(s) had untolerated taint {a: b}.";
+        let expected = "0/14 nodes are available: 10 node(s) didn't match Pod's node affinity/selector, 2 Insufficient cpu, 2 node(s) had untolerated taint(s).";
         assert_eq!(none_of(14, &histogram(&counts)), expected);
     }
 }

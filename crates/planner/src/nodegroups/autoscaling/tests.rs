@@ -229,7 +229,7 @@ fn what_a_group_cannot_help_is_said_once() {
     let refused = |reason: &str| format!("p: pod didn't trigger scale-up: {reason}");
     for (group, pod, reason) in [
         ("w t3.medium 0..3 0", "p - 3", "1 Insufficient cpu"),
-        ("w t3.medium 0..3 0 tainted", FITS, "1 node(s) had untolerated taint {k: v}"),
+        ("w t3.medium 0..3 0 tainted", FITS, "1 node(s) had untolerated taint(s)"),
         ("w t3.medium 0..3 0", "p - 1 on=other", "1 node(s) didn't match Pod's node affinity/selector"),
         ("w t3.medium 0..3 1 degraded", FITS, "1 in backoff after failed scale-up"),
         ("w t3.medium 0..3 0", "p - 1 claim=c", "1 persistentvolumeclaim \"c\" not found"),
