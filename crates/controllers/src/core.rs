@@ -70,6 +70,7 @@ impl Core {
             refusals: BTreeMap::new(),
             answers: BTreeMap::new(),
             histories: BTreeMap::new(),
+            failures: BTreeMap::new(),
             sizes: Default::default(),
             labelled: Labelled::default(),
         };

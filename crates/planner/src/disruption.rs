@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use isopod_types::disruption::{DisruptionStatus, MetaCondition, PodDisruptionBudget};
-use isopod_types::pod::Pod;
+use isopod_types::pod::{Pod, PodCondition};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -16,6 +16,8 @@ const COMPONENT: &str = "controllermanager";
 /// Time in which an evicted pod is expected to begin to end.
 const DISRUPTION_TIMEOUT: SignedDuration = SignedDuration::from_mins(2);
 const CONDITION: &str = "DisruptionAllowed";
+/// Why a kubelet ends pods.
+const BY_KUBELET: &str = "TerminationByKubelet";
 /// Granted evictions that may be outstanding.
 const DISRUPTED_MAX: usize = 2000;
 
@@ -58,6 +60,39 @@ pub fn plan(budget: &PodDisruptionBudget, pods: &[&Pod], scales: &BTreeMap<Strin
     if status != budget.status {
         let patch = json!({"status": patch(&budget.status, &status)});
         plan.push(Write::Patch { target, subresource: "status", patch });
+    }
+    plan
+}
+
+/// When a pod's announced disruption is no longer believed; none when nothing is announced, or by the kubelet, which may take its time.
+pub fn stale_at(pod: &Pod) -> Option<Timestamp> {
+    let announced = pod.status.conditions.iter().find(|one| one.type_ == "DisruptionTarget" && one.status == "True")?;
+    if pod.metadata.is_deleting() || pod.is_terminal() || announced.reason == BY_KUBELET {
+        return None;
+    }
+    let since = announced.last_transition_time.unwrap_or(Timestamp::UNIX_EPOCH);
+    Some(since.saturating_add(DISRUPTION_TIMEOUT).unwrap_or(Timestamp::MAX))
+}
+
+/// Takes back that a pod is about to be disrupted, when it has not begun to end in time.
+pub fn take_back(pod: &Pod, now: Timestamp) -> Plan {
+    let mut plan = Plan::nothing();
+    match stale_at(pod) {
+        None => {}
+        Some(at) if at > now => plan.wake_at(at),
+        Some(_) => {
+            let mut conditions = pod.status.conditions.clone();
+            for one in conditions.iter_mut().filter(|one| one.type_ == "DisruptionTarget") {
+                *one = PodCondition {
+                    type_: one.type_.clone(),
+                    status: "False".into(),
+                    last_transition_time: Some(now),
+                    ..PodCondition::default()
+                };
+            }
+            let patch = json!({"status": {"conditions": conditions}});
+            plan.push(Write::Patch { target: Target::of::<Pod>(&pod.metadata), subresource: "status", patch });
+        }
     }
     plan
 }
@@ -298,6 +333,51 @@ mod tests {
         let Some(Write::Patch { patch, .. }) = plan.writes.last() else { panic!("{plan:?}") };
         assert_eq!(patch["status"]["disruptionsAllowed"], 0);
         assert_eq!(patch["status"]["conditions"][0]["reason"], "SyncFailed");
+    }
+
+    #[test]
+    fn announced_disruptions_are_taken_back_when_they_do_not_happen() {
+        let announced = |more: Value| {
+            let mut pod = json!({
+                "metadata": {"name": "p", "namespace": "x"},
+                "status": {"phase": "Running", "conditions": [
+                    {"type": "Ready", "status": "True"},
+                    {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "m",
+                     "lastTransitionTime": "1970-01-01T00:01:40Z"},
+                ]},
+            });
+            for (path, value) in more.as_object().unwrap() {
+                *pod.pointer_mut(path).unwrap() = value.clone();
+            }
+            pod
+        };
+        let with_end = || {
+            let mut pod = announced(json!({}));
+            pod["metadata"]["deletionTimestamp"] = json!("1970-01-01T00:01:50Z");
+            pod
+        };
+        let condition = "/status/conditions/1";
+        for (pod, second, again, taken_back) in [
+            (announced(json!({})), 219, Some(220), false),
+            (announced(json!({})), 220, None, true),
+            (announced(json!({(format!("{condition}/status")): "False"})), 220, None, false),
+            (announced(json!({(format!("{condition}/reason")): "TerminationByKubelet"})), 220, None, false),
+            (announced(json!({"/status/phase": "Failed"})), 220, None, false),
+            (with_end(), 220, None, false),
+        ] {
+            let found: Pod = serde_json::from_value(pod.clone()).unwrap();
+            let plan = take_back(&found, Timestamp::from_second(second).unwrap());
+            assert_eq!(plan.again_at.map(Timestamp::as_second), again, "{pod}");
+            let patched = plan.writes.iter().find_map(|write| match write {
+                Write::Patch { patch, .. } => Some(patch["status"]["conditions"][1].clone()),
+                _ => None,
+            });
+            assert_eq!(patched.is_some(), taken_back, "{pod}");
+            if let Some(condition) = patched {
+                assert_eq!((&condition["type"], &condition["status"]), (&json!("DisruptionTarget"), &json!("False")));
+                assert_eq!(condition["lastTransitionTime"], "1970-01-01T00:03:40Z");
+            }
+        }
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub const START_PATH_ANNOTATION: &str = "isopod.dev/start-path";
 pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 /// Annotation with the revision number of a Deployment or ReplicaSet.
 pub const REVISION_ANNOTATION: &str = "deployment.kubernetes.io/revision";
+/// Annotation of a ReplicaSet with the revision numbers that it had before rollbacks made it the newest again.
+pub const REVISION_HISTORY_ANNOTATION: &str = "deployment.kubernetes.io/revision-history";
 /// Annotation with the Deployment's replicas at the time of the last scaling of a ReplicaSet.
 pub const DESIRED_REPLICAS_ANNOTATION: &str = "deployment.kubernetes.io/desired-replicas";
 /// Annotation with the most pods the Deployment may have during a rollout.

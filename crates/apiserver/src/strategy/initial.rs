@@ -35,12 +35,31 @@ pub(super) fn apply(kind: &Kind, object: &mut Value, uid: &str) {
         ("", "persistentvolumes" | "persistentvolumeclaims") => object["status"] = json!({"phase": "Pending"}),
         ("", "services") => object["status"] = json!({"loadBalancer": {}}),
         ("apps", "replicasets") | ("", "replicationcontrollers") => object["status"] = json!({"replicas": 0}),
-        ("apps", "deployments" | "statefulsets" | "daemonsets") => object["status"] = json!({}),
+        ("apps", "deployments" | "statefulsets") => object["status"] = json!({}),
+        ("apps", "daemonsets") => {
+            object["status"] = json!({});
+            let said = template_generation(object).max(1);
+            set_template_generation(object, said);
+        }
         ("batch", "jobs") => job(object, uid),
         (crd::GROUP, crd::PLURAL) => definition(object),
         _ => {}
     }
     reforce(kind, object);
+}
+
+/// Counts the templates of a DaemonSet. Deprecated, but upstream goes on counting.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn template_generation(set: &Value) -> i64 {
+    set["metadata"]["annotations"][TEMPLATE_GENERATION].as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn set_template_generation(set: &mut Value, generation: i64) {
+    if !set["metadata"]["annotations"].is_object() {
+        metadata(set).insert("annotations".into(), json!({}));
+    }
+    set["metadata"]["annotations"][TEMPLATE_GENERATION] = generation.to_string().into();
 }
 
 /// A definition is held until its objects are gone.
@@ -135,6 +154,10 @@ fn job(object: &mut Value, uid: &str) {
 
 /// An update that leaves allocated fields out keeps them; one that changes the type loses what only the old type has.
 pub(super) fn keep_allocated(kind: &Kind, object: &mut Value, old: &Value) {
+    if kind.is("apps", "daemonsets") {
+        let changed = object["spec"]["template"] != old["spec"]["template"];
+        return set_template_generation(object, template_generation(old) + i64::from(changed));
+    }
     if !kind.is("", "services") {
         return;
     }

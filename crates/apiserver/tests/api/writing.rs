@@ -251,3 +251,33 @@ async fn pods_begin_pending_with_defaults() {
     assert_eq!(pod["spec"]["containers"][0]["imagePullPolicy"], "Always");
     assert_eq!(pod["metadata"]["generation"], 1);
 }
+
+/// The annotation is deprecated, but upstream goes on counting.
+#[tokio::test]
+async fn templates_of_daemon_sets_are_counted() {
+    const SETS: &str = "/apis/apps/v1/namespaces/default/daemonsets";
+    const COUNT: &str = "deprecated.daemonset.template.generation";
+    let cluster = Cluster::new().await;
+    let mut set = deployment("d", 1);
+    set["kind"] = "DaemonSet".into();
+    set["spec"].as_object_mut().unwrap().retain(|field, _| matches!(field.as_str(), "selector" | "template"));
+    let counted = |set: &Value| set["metadata"]["annotations"][COUNT].as_str().unwrap_or_default().to_owned();
+    assert_eq!(counted(&cluster.create("apps/v1/daemonsets", "default", set.clone()).await), "1");
+    let path = format!("{SETS}/d");
+    let image = |image: &str| json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}});
+    for (patch, expected) in [
+        (image("v2"), "2"),
+        (image("v2"), "2"),
+        (json!({"metadata": {"annotations": {COUNT: "9"}}}), "2"),
+        (json!({"metadata": {"annotations": null}}), "2"),
+        (json!({"spec": {"minReadySeconds": 3}}), "2"),
+        (image("v1"), "3"),
+    ] {
+        assert_eq!(counted(&cluster.ok(&format!("PATCH {path}"), patch.clone()).await), expected, "{patch}");
+    }
+    for (asked, expected) in [("7", "7"), ("0", "1"), ("many", "1")] {
+        let mut set = set.clone();
+        set["metadata"] = json!({"name": format!("of-{asked}"), "annotations": {COUNT: asked}});
+        assert_eq!(counted(&cluster.create("apps/v1/daemonsets", "default", set).await), expected);
+    }
+}

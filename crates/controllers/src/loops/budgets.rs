@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use isopod_planner::autoscaling::{Answers, scale_path};
-use isopod_planner::disruption::{Scale, plan};
+use isopod_planner::disruption::{Scale, plan, stale_at, take_back};
 use isopod_planner::{Plan, Write};
 use isopod_types::pod::Pod;
 use isopod_types::{Key, Object, ObjectMeta, OwnerReference};
@@ -14,6 +14,17 @@ use crate::cache::{Cache, Change, Changed};
 use crate::queue::Work;
 
 pub(super) const BUDGETS: Loop = Loop { name: "disruption-budget", touched, decide };
+
+pub(super) const STALE: Loop = Loop { name: "stale-disruption", touched: touched_stale, decide: decide_stale };
+
+fn touched_stale(_: &Cache, changed: &Changed) -> Vec<Key> {
+    let Changed::Pod(change) = changed else { return Vec::new() };
+    change.after.iter().filter(|pod| stale_at(pod).is_some()).map(Object::key).collect()
+}
+
+fn decide_stale(state: &mut State, key: &Key, now: Timestamp) -> Plan {
+    state.cache.pods.get(key).map(|pod| take_back(pod, now)).unwrap_or_default()
+}
 
 fn touched(cache: &Cache, changed: &Changed) -> Vec<Key> {
     match changed {

@@ -30,9 +30,13 @@ fn touched(cache: &Cache, changed: &Changed) -> Vec<Key> {
 
 fn decide(state: &mut State, key: &Key, now: Timestamp) -> Plan {
     let cache = &state.cache;
-    let Some(set) = cache.daemon_sets.get(key) else { return Plan::nothing() };
+    let Some(set) = cache.daemon_sets.get(key) else {
+        state.failures.remove(key);
+        return Plan::nothing();
+    };
     let pods = candidates(&cache.pods, &set.metadata);
     let revisions = revisions(cache, &set.metadata, revision_name(set));
     let nodes: Vec<&Node> = cache.nodes.all().filter(|node| takes_daemons(node)).collect();
-    plan(World { set, pods: &pods, revisions: &revisions, nodes: &nodes, now })
+    let failures = state.failures.entry(key.clone()).or_default();
+    plan(World { set, pods: &pods, revisions: &revisions, nodes: &nodes, now }, failures)
 }

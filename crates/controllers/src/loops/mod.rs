@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use isopod_planner::autoscaling::{Answers, History};
+use isopod_planner::daemonset::Failures;
 use isopod_planner::nodegroups::autoscaling::History as SizeHistory;
 use isopod_planner::{Plan, Target, Write};
 use isopod_types::node::Node;
@@ -62,6 +63,7 @@ const LOOPS: &[Loop] = &[
     jobs::ABANDONED,
     jobs::EXPIRY,
     budgets::BUDGETS,
+    budgets::STALE,
     autoscalers::AUTOSCALERS,
     namespaces::FURNISHING,
     namespaces::END,
@@ -108,6 +110,8 @@ pub(crate) struct State {
     pub(crate) answers: BTreeMap<Work, Answers>,
     /// What was recommended lately, by autoscaler.
     pub(crate) histories: BTreeMap<Key, History>,
+    /// Failures of daemons' pods, by DaemonSet.
+    pub(crate) failures: BTreeMap<Key, Failures>,
     /// What was said about the sizes of node groups.
     pub(crate) sizes: SizeHistory,
     /// The words with which the API last refused what a plan wanted to create.

@@ -3,6 +3,7 @@
 //! Source: the documented behaviour of upstream's DaemonSet controller. `nodes` says which nodes take the pod, `rolling` replaces old
 //! pods, `status` reports; here pods come and go.
 
+mod backoff;
 mod nodes;
 mod rolling;
 mod status;
@@ -13,7 +14,7 @@ use isopod_types::daemonset::DaemonSet;
 use isopod_types::node::Node;
 use isopod_types::pod::Pod;
 use isopod_types::statefulset::ControllerRevision;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::json;
 
 use self::nodes::{Daemon, Fit};
@@ -22,11 +23,13 @@ use crate::plan::{Plan, Reason, Target, Write};
 use crate::replicaset::availability;
 use crate::revisions::{CONTROLLER_REVISION_HASH, History, Newest, name};
 
+pub use backoff::Failures;
 pub use nodes::{concerns, pod_on, takes_daemons};
 
 const COMPONENT: &str = "daemonset-controller";
-/// A pod that failed is replaced at the earliest so long after it was made: one that always fails must not keep everybody busy.
-const FAILED_AGE_SECONDS: i64 = 10;
+/// Annotation of a set that counts its templates, and the label of its pods with that count; both deprecated and kept by upstream.
+const GENERATION_ANNOTATION: &str = "deprecated.daemonset.template.generation";
+const GENERATION_LABEL: &str = "pod-template-generation";
 /// Most pods made or deleted in one decision.
 const BURST: usize = 250;
 
@@ -72,8 +75,11 @@ struct Place<'a> {
 }
 
 impl View<'_> {
+    /// Upstream believes either label.
     fn is_new(&self, pod: &Pod) -> bool {
-        pod.metadata.labels.get(CONTROLLER_REVISION_HASH) == Some(&self.hash)
+        let (labels, generation) = (&pod.metadata.labels, self.set.metadata.annotations.get(GENERATION_ANNOTATION));
+        labels.get(CONTROLLER_REVISION_HASH) == Some(&self.hash)
+            || generation.is_some() && labels.get(GENERATION_LABEL) == generation
     }
 
     fn is_available(&self, pod: &Pod) -> bool {
@@ -96,8 +102,8 @@ impl View<'_> {
     }
 }
 
-/// Decides about one DaemonSet.
-pub fn plan(world: World<'_>) -> Plan {
+/// Decides about one DaemonSet, and notes the failures that it acts on.
+pub fn plan(world: World<'_>, failures: &mut Failures) -> Plan {
     let mut plan = Plan::nothing();
     let set = world.set;
     let claimer = Claimer::of(set, &set.spec.selector);
@@ -124,7 +130,7 @@ pub fn plan(world: World<'_>) -> Plan {
     status::write(&view, &mut plan);
     if !set.metadata.is_deleting() {
         let before = plan.writes.len();
-        manage(&view, &mut plan);
+        manage(&view, failures, &mut plan);
         // What is replaced is decided once every node has what it should have.
         if plan.writes.len() == before && set.spec.update_strategy.type_ != "OnDelete" {
             rolling::roll(&view, &mut plan);
@@ -165,12 +171,12 @@ fn arrange<'a>(world: World<'a>, hash: String, pods: &[&'a Pod]) -> View<'a> {
 }
 
 /// Gives every node what it should have, and no more.
-fn manage(view: &View<'_>, plan: &mut Plan) {
+fn manage(view: &View<'_>, failures: &mut Failures, plan: &mut Plan) {
     let (mut missing, mut surplus) = (Vec::new(), view.stranded.clone());
     for place in &view.places {
         match place.fit {
             Fit::No => surplus.extend(place.pods.iter().filter(|pod| !pod.metadata.is_deleting())),
-            Fit::Stays | Fit::Yes => surplus.extend(surplus_at(view, place, plan)),
+            Fit::Stays | Fit::Yes => surplus.extend(surplus_at(view, place, failures, plan)),
         }
         if place.fit == Fit::Yes && place.pods.is_empty() {
             missing.push(place.node);
@@ -181,10 +187,10 @@ fn manage(view: &View<'_>, plan: &mut Plan) {
 }
 
 /// Pods of a node that are to go: those that ended, and those beside another.
-fn surplus_at<'a>(view: &View<'a>, place: &Place<'a>, plan: &mut Plan) -> Vec<&'a Pod> {
+fn surplus_at<'a>(view: &View<'a>, place: &Place<'a>, failures: &mut Failures, plan: &mut Plan) -> Vec<&'a Pod> {
     let (ended, running): (Vec<&Pod>, Vec<&Pod>) =
         place.pods.iter().copied().filter(|pod| !pod.metadata.is_deleting()).partition(|pod| pod.is_terminal());
-    let mut gone: Vec<&Pod> = ended.into_iter().filter(|pod| may_be_replaced(view, pod, plan)).collect();
+    let mut gone: Vec<&Pod> = ended.into_iter().filter(|pod| may_be_replaced(view, pod, failures, plan)).collect();
     if view.bounds.surge == 0 {
         gone.extend(running.iter().skip(1));
         return gone;
@@ -204,16 +210,14 @@ fn first_uid<'a>(pods: &[&'a Pod]) -> &'a str {
 }
 
 /// Whether a pod that ended may be replaced now; says so, or asks to be called when it may.
-fn may_be_replaced(view: &View<'_>, pod: &Pod, plan: &mut Plan) -> bool {
+fn may_be_replaced(view: &View<'_>, pod: &Pod, failures: &mut Failures, plan: &mut Plan) -> bool {
     let place = format!("{}/{} on node {}", pod.metadata.namespace, pod.metadata.name, pod.spec.node_name);
     if pod.status.phase == "Succeeded" {
         let text = format!("Found succeeded daemon pod {place}, will try to delete it");
         plan.event(&view.target(), COMPONENT, Reason::normal("SucceededDaemonPod", text));
         return true;
     }
-    let made = pod.metadata.creation_timestamp.unwrap_or(Timestamp::UNIX_EPOCH);
-    let due = made.saturating_add(SignedDuration::from_secs(FAILED_AGE_SECONDS)).unwrap_or(view.now);
-    if due > view.now {
+    if let Err(due) = failures.replace(&pod.spec.node_name, view.now) {
         plan.wake_at(due);
         return false;
     }

@@ -8,6 +8,7 @@ use isopod_types::scheduling::Toleration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::{GENERATION_ANNOTATION, GENERATION_LABEL};
 use crate::revisions::CONTROLLER_REVISION_HASH;
 use crate::scheduler::affinity::{NODE_NAME_FIELD, named_nodes, node_allowed};
 use crate::scheduler::taints::{repelling, untolerated};
@@ -109,6 +110,9 @@ impl Daemon {
         let mut pod = NewPod::of(set, &self.template)
             .generated(&format!("{}-", set.metadata.name))
             .label(CONTROLLER_REVISION_HASH, hash);
+        if let Some(generation) = set.metadata.annotations.get(GENERATION_ANNOTATION) {
+            pod = pod.label(GENERATION_LABEL, generation);
+        }
         let field = json!({"key": NODE_NAME_FIELD, "operator": "In", "values": [node]});
         let required = json!({"nodeSelectorTerms": [{"matchFields": [field]}]});
         pod.object["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] = required;

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::nodes::{Daemon, Fit, node_of};
-use super::{World, plan};
+use super::{Failures, World, plan};
 use crate::plan::{Plan, Write};
 
 struct Model {
@@ -22,6 +22,7 @@ struct Model {
     made: usize,
     second: i64,
     broken: Vec<&'static str>,
+    failures: Failures,
 }
 
 fn merge(into: &mut Value, patch: &Value) {
@@ -66,6 +67,7 @@ impl Model {
             made: 0,
             second: 100,
             broken: Vec::new(),
+            failures: Failures::default(),
         }
     }
 
@@ -73,16 +75,17 @@ impl Model {
         self.set["spec"]["template"]["spec"]["containers"][0]["image"] = json!(image);
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&mut self) -> Plan {
         let (pods, nodes, revisions): (Vec<Pod>, Vec<Node>, Vec<ControllerRevision>) =
             (all(&self.pods), all(&self.nodes), all(&self.revisions));
-        plan(World {
+        let world = World {
             set: &parse::<DaemonSet>(&self.set),
             pods: &pods.iter().collect::<Vec<_>>(),
             revisions: &revisions.iter().collect::<Vec<_>>(),
             nodes: &nodes.iter().collect::<Vec<_>>(),
             now: Timestamp::from_second(self.second).unwrap(),
-        })
+        };
+        plan(world, &mut self.failures)
     }
 
     fn decide(&mut self) -> usize {
@@ -235,14 +238,53 @@ fn pods_are_pinned_to_their_node() {
 fn failed_pods_are_replaced_but_not_in_a_hurry() {
     let mut model = Model::new(1, json!({}));
     model.settle();
-    let name = model.pods.keys().next().unwrap().clone();
-    model.pods.get_mut(&name).unwrap()["status"] = json!({"phase": "Failed"});
+    let fail = |model: &mut Model| {
+        model.settle();
+        let name = model.pods.keys().next().unwrap().clone();
+        model.pods.get_mut(&name).unwrap()["status"] = json!({"phase": "Failed"});
+        name
+    };
+    // The first is replaced at once; then it takes longer each time.
+    let first = fail(&mut model);
     model.decide();
-    let due = model.plan().again_at.unwrap();
-    assert_eq!(model.pods.keys().collect::<Vec<_>>(), [&name]);
-    model.second = due.as_second();
+    assert!(model.pods[&first]["metadata"]["deletionTimestamp"].is_string());
+    let mut replaced_at = 0;
+    for _ in 0..3 {
+        fail(&mut model);
+        model.second += 10;
+        replaced_at = model.second;
+        model.decide();
+    }
+    for wait in [8, 16, 32] {
+        let name = fail(&mut model);
+        let due = replaced_at + wait;
+        model.second = due - 1;
+        model.decide();
+        assert!(model.pods[&name]["metadata"]["deletionTimestamp"].is_null(), "{wait}");
+        assert_eq!(model.plan().again_at.map(Timestamp::as_second), Some(due), "{wait}");
+        model.second = due;
+        model.decide();
+        assert!(model.pods[&name]["metadata"]["deletionTimestamp"].is_string(), "{wait}");
+        replaced_at = due;
+    }
+}
+
+#[test]
+fn templates_are_counted_on_the_pods() {
+    let mut model = Model::new(2, json!({}));
+    model.set["metadata"]["annotations"] = json!({"deprecated.daemonset.template.generation": "7"});
     model.settle();
-    assert!(model.pods.len() == 1 && !model.pods.contains_key(&name));
+    assert!(model.pods.values().all(|pod| pod["metadata"]["labels"]["pod-template-generation"] == "7"));
+    // One of the labels is enough.
+    let before: Vec<String> = model.pods.keys().cloned().collect();
+    for pod in model.pods.values_mut() {
+        pod["metadata"]["labels"]["controller-revision-hash"] = json!("another");
+    }
+    model.settle();
+    assert_eq!(model.pods.keys().cloned().collect::<Vec<_>>(), before);
+    model.set["metadata"]["annotations"]["deprecated.daemonset.template.generation"] = json!("8");
+    model.settle();
+    assert!(model.pods.values().all(|pod| pod["metadata"]["labels"]["pod-template-generation"] == "8"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use isopod_types::names::{
     DESIRED_REPLICAS_ANNOTATION, LAST_APPLIED_ANNOTATION, MAX_REPLICAS_ANNOTATION, POD_TEMPLATE_HASH,
-    REVISION_ANNOTATION,
+    REVISION_ANNOTATION, REVISION_HISTORY_ANNOTATION,
 };
 use isopod_types::workload::{Deployment, ReplicaSet};
 use isopod_types::{Key, Object, OwnerReference};
@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use super::{COMPONENT, View, rolling};
 use crate::plan::{Plan, Reason, Target, Write};
 use crate::template;
+
+/// Longest history of revisions, as upstream has it.
+const HISTORY_BYTES: usize = 2000;
 
 /// Whether a set is of the Deployment's current template.
 pub(super) fn same_template(deployment: &Deployment, set: &ReplicaSet) -> bool {
@@ -44,7 +47,13 @@ pub(super) fn revision(annotations: &BTreeMap<String, String>) -> i64 {
 
 /// Annotations a set takes over from its Deployment.
 fn copied_annotations(deployment: &Deployment) -> BTreeMap<String, String> {
-    let skipped = [LAST_APPLIED_ANNOTATION, REVISION_ANNOTATION, DESIRED_REPLICAS_ANNOTATION, MAX_REPLICAS_ANNOTATION];
+    let skipped = [
+        LAST_APPLIED_ANNOTATION,
+        REVISION_ANNOTATION,
+        REVISION_HISTORY_ANNOTATION,
+        DESIRED_REPLICAS_ANNOTATION,
+        MAX_REPLICAS_ANNOTATION,
+    ];
     let all = deployment.metadata.annotations.iter();
     all.filter(|(key, _)| !skipped.contains(&key.as_str())).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
@@ -117,6 +126,10 @@ pub(super) fn refresh(view: &View<'_>, new: &ReplicaSet, plan: &mut Plan) {
     let wanted = if mine > highest { mine } else { highest + 1 };
     let mut annotations = copied_annotations(view.deployment);
     annotations.insert(REVISION_ANNOTATION.into(), wanted.to_string());
+    if wanted > mine && new.metadata.annotations.contains_key(REVISION_ANNOTATION) {
+        let history = new.metadata.annotations.get(REVISION_HISTORY_ANNOTATION).map_or("", String::as_str);
+        annotations.insert(REVISION_HISTORY_ANNOTATION.into(), remembered(history, mine));
+    }
     let seconds = view.deployment.spec.min_ready_seconds;
     let stale = annotations.iter().any(|(key, value)| new.metadata.annotations.get(key) != Some(value));
     if stale || new.spec.min_ready_seconds != seconds {
@@ -125,6 +138,17 @@ pub(super) fn refresh(view: &View<'_>, new: &ReplicaSet, plan: &mut Plan) {
         plan.push(Write::Patch { target, subresource: "", patch });
     }
     set_revision(view, wanted, plan);
+}
+
+/// A history of revisions with one more; the oldest are forgotten for it.
+fn remembered(history: &str, revision: i64) -> String {
+    let mut revisions: Vec<String> =
+        history.split(',').filter(|text| !text.is_empty()).map(str::to_owned).chain([revision.to_string()]).collect();
+    let length = |all: &[String]| all.iter().map(|text| text.len() + 1).sum::<usize>() - 1;
+    while revisions.len() > 1 && length(&revisions) > HISTORY_BYTES {
+        revisions.remove(0);
+    }
+    revisions.join(",")
 }
 
 fn announce(view: &View<'_>, set: &str, from: i64, to: i64, plan: &mut Plan) {
@@ -165,5 +189,21 @@ pub(super) fn clean_up(view: &View<'_>, plan: &mut Plan) {
     for set in empty.iter().take(empty.len().saturating_sub(limit)) {
         let target = Target::of::<ReplicaSet>(&set.metadata);
         plan.push(Write::Delete { target, propagation: Some("Background"), grace_period_seconds: None });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_revisions_are_forgotten_first() {
+        for (history, revision, expected) in [("", 1, "1"), ("1", 3, "1,3"), ("1,3", 12, "1,3,12")] {
+            assert_eq!(remembered(history, revision), expected);
+        }
+        let long = (1..=600).map(|number: i64| number.to_string()).collect::<Vec<_>>().join(",");
+        let kept = remembered(&long, 601);
+        assert!(kept.len() <= HISTORY_BYTES && kept.len() > HISTORY_BYTES - 4, "{}", kept.len());
+        assert!(kept.ends_with(",600,601") && long.contains(kept.trim_end_matches(",601")));
     }
 }

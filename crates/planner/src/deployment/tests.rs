@@ -170,6 +170,7 @@ fn a_broken_template_stops_the_rollout_and_undo_brings_the_old_set_back() {
     model.settle();
     assert_eq!(model.sets[&first]["spec"]["replicas"], 4);
     assert_eq!(model.sets[&first]["metadata"]["annotations"]["deployment.kubernetes.io/revision"], "3");
+    assert_eq!(model.sets[&first]["metadata"]["annotations"]["deployment.kubernetes.io/revision-history"], "1");
 }
 
 #[test]
