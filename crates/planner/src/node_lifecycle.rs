@@ -30,10 +30,18 @@ const PRESSURES: [(&str, &str); 4] = [
 /// What is known of a node's life.
 #[derive(Clone, Copy, Debug)]
 pub struct Signs {
-    /// When its lease, or its host's, was last seen to change; none when there is no such lease.
+    /// When its lease, its host's, or the heartbeat of its `Ready` condition was last seen to change; none when it has neither.
     pub renewed: Option<Timestamp>,
     /// When the node was first seen.
     pub first_seen: Timestamp,
+}
+
+impl Signs {
+    /// When who gives these signs counts as silent, unless there are new ones.
+    pub fn silent_from(self) -> Timestamp {
+        let at = self.renewed.map_or(self.first_seen.checked_add(STARTUP_GRACE), |renewed| renewed.checked_add(GRACE));
+        at.unwrap_or(Timestamp::MAX)
+    }
 }
 
 /// Names of the leases that speak for a node, the node's own first.
@@ -56,9 +64,9 @@ pub fn plan(node: &Node, pods: &[&Pod], signs: Signs, now: Timestamp) -> Plan {
     if node.metadata.is_deleting() {
         return plan;
     }
-    match silent_from(node, signs) {
-        Some(at) if at > now => plan.wake_at(at),
-        Some(_) if status(node, "Ready") != "Unknown" => return lost(node, now),
+    match signs.silent_from() {
+        at if at > now => plan.wake_at(at),
+        _ if status(node, "Ready") != "Unknown" => return lost(node, now),
         _ => {}
     }
     plan.writes.extend(taint(node, now));
@@ -66,15 +74,6 @@ pub fn plan(node: &Node, pods: &[&Pod], signs: Signs, now: Timestamp) -> Plan {
         pods.iter().filter_map(|pod| unready(pod, now)).for_each(|writes| plan.writes.extend(writes));
     }
     plan
-}
-
-/// When a node counts as silent unless it says something; none when nobody promised that it would.
-fn silent_from(node: &Node, signs: Signs) -> Option<Timestamp> {
-    match (signs.renewed, condition(node, "Ready")) {
-        (Some(renewed), _) => renewed.checked_add(GRACE).ok(),
-        (None, None) => signs.first_seen.checked_add(STARTUP_GRACE).ok(),
-        (None, Some(_)) => None,
-    }
 }
 
 /// Nothing is known of the node any more.
@@ -219,7 +218,8 @@ mod tests {
             ("True", Some(100), 150, true, None),
             ("False", Some(100), 150, true, None),
             ("Unknown", Some(100), 150, false, None),
-            ("True", None, 10_000, false, None),
+            ("True", None, 59, false, Some(60)),
+            ("True", None, 60, true, None),
             ("", None, 59, false, Some(60)),
             ("", None, 60, true, None),
         ] {

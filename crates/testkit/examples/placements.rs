@@ -19,6 +19,8 @@ const REPLICAS: usize = 100;
 const PODS: usize = DEPLOYMENTS * REPLICAS;
 /// Requests at the same time, of whoever creates and of the kubelets.
 const CLIENTS: usize = 20;
+/// Name of the lease that speaks for all nodes.
+const HOST: &str = "kubelets";
 /// How long the cluster is watched doing nothing.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -28,7 +30,7 @@ async fn at_once<F: Future>(count: usize, one: impl Fn(usize) -> F) {
 
 async fn add_node(cluster: &TestCluster, number: usize) {
     let name = format!("node-{number}");
-    let labels = json!({"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": format!("zone-{}", number % 3)});
+    let labels = json!({"isopod.dev/host": HOST, "kubernetes.io/hostname": name, "topology.kubernetes.io/zone": format!("zone-{}", number % 3)});
     cluster.create("/api/v1/nodes", json!({"metadata": {"name": name, "labels": labels}})).await.unwrap();
     let amounts = json!({"cpu": "16", "memory": "64Gi", "pods": "110"});
     let conditions = json!([{"type": "Ready", "status": "True"}]);
@@ -61,6 +63,19 @@ fn running(number: usize) -> Value {
         "phase": "Running", "startTime": now, "podIP": address, "podIPs": [{"ip": address}], "hostIP": "10.0.0.1",
         "conditions": conditions.map(condition), "containerStatuses": [container],
     }})
+}
+
+/// Renews the lease of all nodes, which would count as silent otherwise.
+async fn renew(cluster: &TestCluster) {
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    let said = |round: usize| json!({"spec": {"holderIdentity": HOST, "renewTime": format!("2026-01-01T00:00:00.{round:06}Z")}});
+    let mut lease = said(0);
+    lease["metadata"] = json!({"name": HOST});
+    cluster.create(leases, lease).await.unwrap();
+    for round in 1.. {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        cluster.patch(&format!("{leases}/{HOST}"), said(round)).await.unwrap();
+    }
 }
 
 /// All nodes' kubelets: one watch of the pods that have a node, and an answer for each. Tells how many run.
@@ -145,8 +160,15 @@ async fn main() {
     cluster.create("/api/v1/namespaces", json!({"metadata": {"name": "work"}})).await.unwrap();
     let account = "/api/v1/namespaces/work/serviceaccounts/default";
     cluster.wait_for(account, "the account", |found| found["metadata"]["name"] == "default").await.unwrap();
+    tokio::select! {
+        () = renew(&cluster) => {}
+        () = measure(&cluster) => {}
+    }
+}
+
+async fn measure(cluster: &TestCluster) {
     let measured = Measurement::begin();
-    at_once(NODES, |number| add_node(&cluster, number)).await;
+    at_once(NODES, |number| add_node(cluster, number)).await;
     measured.tell("nodes created", NODES);
     // A node is tainted until its controller has seen that it is ready.
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -154,11 +176,11 @@ async fn main() {
     let kubelets = tokio::spawn(run_kubelets(cluster.client("admin", &["system:masters"]), count));
     let before_bytes = resident_bytes();
     let measured = Measurement::begin();
-    at_once(DEPLOYMENTS, |number| add_deployment(&cluster, number)).await;
+    at_once(DEPLOYMENTS, |number| add_deployment(cluster, number)).await;
     let some_run = counted.wait_for(|count| *count >= PODS).await;
     drop(some_run.unwrap());
     measured.tell("pods of Deployments, from creation to Running", PODS);
-    at_once(DEPLOYMENTS, |number| is_ready(&cluster, number)).await;
+    at_once(DEPLOYMENTS, |number| is_ready(cluster, number)).await;
     measured.tell("the same until all Deployments say so", PODS);
     println!("memory: {:.1} KiB a pod", (resident_bytes() - before_bytes) / 1024.0 / PODS as f64);
     tell_idle().await;

@@ -6,6 +6,7 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::disruption::MetaCondition;
 use crate::meta::{ObjectMeta, object};
 use crate::node::Taint;
 use crate::pod::ResourceList;
@@ -88,6 +89,9 @@ pub struct HostStatus {
     pub vmm: HostVmm,
     /// Kernel of the guests.
     pub kernel_version: String,
+    /// `Ready`: whether its agent is heard of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<MetaCondition>,
 }
 
 /// How a host's microVMs run.

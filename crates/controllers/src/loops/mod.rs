@@ -81,6 +81,7 @@ const LOOPS: &[Loop] = &[
     autoscaling::NODE_GROUP_SIZES,
     roles::AGGREGATION,
     nodes::LIFECYCLE,
+    nodes::HOSTS,
     nodes::EVICTION,
     nodes::ORPHANS,
     nodes::UNSCHEDULED,

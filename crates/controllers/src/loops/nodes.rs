@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use isopod_planner::node_lifecycle::{self, Signs, lease_names};
 use isopod_planner::scheduler::taints::{NO_EXECUTE, OUT_OF_SERVICE};
-use isopod_planner::{Plan, pod_gc, taint_eviction};
+use isopod_planner::{Plan, hosts, pod_gc, taint_eviction};
 use isopod_types::lease::{Lease, NODE_LEASES};
 use isopod_types::node::{Node, Taint};
 use isopod_types::pod::Pod;
@@ -16,6 +16,7 @@ use super::{Loop, State};
 use crate::cache::{Cache, Changed};
 
 pub(super) const LIFECYCLE: Loop = Loop { name: "node-lifecycle", touched: touched_nodes, decide: decide_life };
+pub(super) const HOSTS: Loop = Loop { name: "host-lifecycle", touched: touched_hosts, decide: decide_host };
 pub(super) const EVICTION: Loop = Loop { name: "taint-eviction", touched: touched_taints, decide: decide_eviction };
 pub(super) const ORPHANS: Loop = Loop { name: "pod-gc-node", touched: touched_orphans, decide: decide_orphans };
 pub(super) const UNSCHEDULED: Loop = Loop { name: "pod-gc", touched: touched_unscheduled, decide: decide_unscheduled };
@@ -47,10 +48,27 @@ pub(crate) struct Sightings {
     /// Leases of nodes and hosts: what they said last, and when that was seen.
     leases: BTreeMap<String, (Option<Timestamp>, Instant)>,
     nodes: BTreeMap<String, Instant>,
+    /// What `Ready` conditions of nodes gave as their last heartbeat, and when that was seen.
+    heartbeats: BTreeMap<String, (Option<Timestamp>, Instant)>,
+    hosts: BTreeMap<String, Instant>,
     /// `NoExecute` taints that do not say when they were put on, by node and taint.
     taints: BTreeMap<(String, String), Timestamp>,
     /// Nodes that pods are bound to and that are not there.
     missing: BTreeMap<String, Timestamp>,
+}
+
+/// Somebody says something, or is gone: when it is something new, it was said now.
+fn hear(
+    all: &mut BTreeMap<String, (Option<Timestamp>, Instant)>,
+    name: String,
+    said: Option<Option<Timestamp>>,
+    now: Moment,
+) {
+    match said {
+        None => drop(all.remove(&name)),
+        said if all.get(&name).map(|(before, _)| *before) == said => {}
+        Some(said) => drop(all.insert(name, (said, now.tick))),
+    }
 }
 
 fn taint_key(node: &str, taint: &Taint) -> (String, String) {
@@ -62,20 +80,26 @@ impl Sightings {
     pub(super) fn observe(&mut self, changed: &Changed, now: Moment) {
         match changed {
             Changed::Lease(change) if change.key().namespace == NODE_LEASES => {
-                let name = change.key().name;
-                match change.after.as_ref().map(|lease| lease.spec.renew_time) {
-                    None => {
-                        self.leases.remove(&name);
-                    }
-                    said if self.leases.get(&name).map(|(before, _)| *before) == said => {}
-                    Some(renewed) => {
-                        self.leases.insert(name, (renewed, now.tick));
-                    }
-                }
+                let said = change.after.as_ref().map(|lease| lease.spec.renew_time);
+                hear(&mut self.leases, change.key().name, said, now);
             }
             Changed::Node(change) => self.observe_node(&change.key().name, change.after.as_ref(), now),
+            Changed::Host(change) => {
+                let name = change.key().name;
+                match change.after {
+                    Some(_) => drop(self.hosts.entry(name).or_insert(now.tick)),
+                    None => drop(self.hosts.remove(&name)),
+                }
+            }
             _ => {}
         }
+    }
+
+    /// Signs of a host's life.
+    fn signs_of_host(&self, name: &str, now: Moment) -> Signs {
+        let renewed = self.leases.get(name).map(|(_, seen)| now.wall_of(*seen));
+        let first_seen = self.hosts.get(name).map_or(now.wall, |seen| now.wall_of(*seen));
+        Signs { renewed, first_seen }
     }
 
     fn observe_node(&mut self, name: &str, node: Option<&Node>, now: Moment) {
@@ -89,6 +113,12 @@ impl Sightings {
         undated.into_iter().for_each(|key| {
             self.taints.entry(key).or_insert(now.wall);
         });
+        let ready = node.and_then(|node| node.status.conditions.iter().find(|one| one.type_ == "Ready"));
+        // What is said about a silent node is no sign of it.
+        if ready.is_none_or(|ready| ready.status != "Unknown") {
+            let said = ready.map(|ready| ready.last_heartbeat_time);
+            hear(&mut self.heartbeats, name.to_owned(), said, now);
+        }
         if node.is_some() {
             self.missing.remove(name);
             self.nodes.entry(name.to_owned()).or_insert(now.tick);
@@ -98,7 +128,9 @@ impl Sightings {
     }
 
     fn signs(&self, node: &Node, now: Moment) -> Signs {
-        let renewed = lease_names(node).find_map(|name| self.leases.get(name)).map(|(_, seen)| now.wall_of(*seen));
+        let lease = lease_names(node).find_map(|name| self.leases.get(name));
+        let heard = lease.into_iter().chain(self.heartbeats.get(&node.metadata.name)).map(|(_, seen)| *seen).max();
+        let renewed = heard.map(|seen| now.wall_of(seen));
         let first_seen = self.nodes.get(&node.metadata.name).map_or(now.wall, |seen| now.wall_of(*seen));
         Signs { renewed, first_seen }
     }
@@ -149,6 +181,25 @@ fn decide_life(state: &mut State, key: &Key, now: Timestamp) -> Plan {
     let Some(node) = node else { return Plan::nothing() };
     let pods: Vec<&Pod> = pods_on(state, &key.name).collect();
     node_lifecycle::plan(node, &pods, state.sightings.signs(node, Moment::at(now)), now)
+}
+
+fn touched_hosts(cache: &Cache, changed: &Changed) -> Vec<Key> {
+    match changed {
+        Changed::Host(change) => vec![change.key()],
+        // The first word of a host, the first after a silence, and the last.
+        Changed::Lease(change) if change.key().namespace == NODE_LEASES => {
+            let host = Key::cluster(change.key().name);
+            let is_news = change.before.is_none() || change.after.is_none();
+            let found = cache.hosts.get(&host).filter(|host| is_news || !hosts::answers(host));
+            found.map(Object::key).into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn decide_host(state: &mut State, key: &Key, now: Timestamp) -> Plan {
+    let Some(host) = state.cache.hosts.get(key) else { return Plan::nothing() };
+    hosts::life(host, state.sightings.signs_of_host(&key.name, Moment::at(now)), now)
 }
 
 fn node_of(pod: &Pod) -> Option<Key> {
