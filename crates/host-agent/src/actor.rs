@@ -23,7 +23,7 @@ use crate::drivers::{LocalImage, Machine};
 use crate::node::NodeState;
 use crate::report::{self, Report, Reporter};
 use crate::sources::Fetched;
-use crate::worker::Worker;
+use crate::worker::{self, Worker};
 
 /// Facts and updates that wait for the actor.
 pub(crate) const INBOX: usize = 256;
@@ -84,6 +84,14 @@ pub(crate) struct Deed {
 }
 
 impl Deed {
+    /// The machine that the pod has or is part of.
+    pub(crate) fn machine_id(&self) -> String {
+        match &self.home {
+            Home::Fargate(_) => self.pod.metadata.uid.clone(),
+            Home::Node(worker) => worker::machine_id(&worker.uid),
+        }
+    }
+
     pub(crate) async fn tell(&self, message: Message) {
         // An actor that has ended needs no facts.
         drop(self.inbox.send(message).await);

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::actor::{Actor, Face, Handle, Home, Message, place, state_path};
 use crate::api::Api;
 use crate::drivers::{Adopted, Drivers, Lodging, Machine};
+use crate::exclusive::Exclusive;
 use crate::logs::Logs;
 use crate::worker::{self, Worker};
 use crate::{disks, leases, node};
@@ -53,6 +54,8 @@ pub(crate) struct Context {
     pub(crate) cluster_dns: String,
     /// Told when a worker node has come up.
     pub(crate) node_came_up: Notify,
+    /// Which machines have which disks of volumes.
+    pub(crate) disks: Exclusive,
     actors: Mutex<BTreeMap<String, Handle>>,
     /// Worker nodes of this host by name.
     workers: Mutex<BTreeMap<String, Worker>>,
@@ -143,11 +146,17 @@ impl HostAgent {
             directory,
             cluster_dns: settings.cluster_dns.clone(),
             node_came_up: Notify::new(),
+            disks: Exclusive::default(),
             actors: Mutex::default(),
             workers: Mutex::default(),
             host_uid: Mutex::default(),
         });
         let adopted = context.drivers.adopt().await?;
+        for (id, node) in &adopted.nodes {
+            for (disk, pods) in node.volumes().await {
+                pods.iter().for_each(|pod| drop(context.disks.take(&disk, id, pod)));
+            }
+        }
         register(&context, &settings).await?;
         let agent = Self { context };
         tokio::spawn(leases::run(agent.context.clone(), stop.clone()));
@@ -305,9 +314,12 @@ impl Supervisor {
     async fn end_unclaimed_nodes(&mut self) {
         for (id, machine) in std::mem::take(&mut self.adopted.nodes) {
             tracing::info!(id, "ending the machine of a node that is gone");
+            let volumes = machine.volumes().await;
             if let Err(error) = machine.destroy().await {
                 tracing::error!(error = format!("{error:#}"), "a node's machine cannot be removed");
+                continue;
             }
+            volumes.values().flatten().for_each(|pod| self.context.disks.release(pod));
         }
     }
 
@@ -388,8 +400,15 @@ impl Supervisor {
             let lodging =
                 Lodging { uid: uid.to_owned(), address, host_network: false, node: address, ports: Vec::new() };
             let taken = async { machine.lodge(lodging).await?.destroy().await };
-            if let Err(error) = taken.await {
-                tracing::error!(uid, error = format!("{error:#}"), "a pod that is gone cannot be taken from its node");
+            match taken.await {
+                Ok(()) => self.context.disks.release(uid),
+                Err(error) => {
+                    tracing::error!(
+                        uid,
+                        error = format!("{error:#}"),
+                        "a pod that is gone cannot be taken from its node"
+                    );
+                }
             }
         }
     }

@@ -143,6 +143,7 @@ pub(crate) fn watch_machine(deed: &Deed, machine: Arc<dyn Machine>, after_sequen
         if let Err(error) = watched.destroy().await {
             tracing::error!(error = format!("{error:#}"), "what a microVM left cannot be removed");
         }
+        watcher.context.disks.release(&watcher.pod.metadata.uid);
         close_usage(&watcher).await;
         watcher.fact(Fact::MachineEnded { cause }).await;
     });

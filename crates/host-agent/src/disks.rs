@@ -1,9 +1,11 @@
 //! Disks of claims: found by the claim, made when a pod first needs them, deleted when their volume's object goes.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use isopod_planner::persistent_volumes::DISK_FINALIZER;
+use isopod_planner::Reason;
+use isopod_planner::persistent_volumes::{DISK_FINALIZER, growing};
 use isopod_planner::volumes::{Content, VolumeContent};
 use isopod_types::names::HOST_LABEL;
 use isopod_types::storage::{PersistentVolume, PersistentVolumeClaim};
@@ -44,10 +46,43 @@ async fn attach_one(deed: &Deed, machine: &dyn Machine, claim: &str) -> Result<u
     let volume = api.find::<PersistentVolume>(&uri).await.map_err(|error| error.to_string())?;
     let volume = volume.ok_or_else(|| format!("persistentvolumeclaim {claim:?} has no volume yet"))?;
     let handle = handle(&volume).ok_or_else(|| format!("persistentvolume {name:?} is not a disk of this host"))?;
-    let size = volume.spec.capacity.get("storage").map_or(0, |size| size.units_ceil());
-    let disk = deed.context.drivers.volume(handle, u64::try_from(size).unwrap_or(0)).await;
-    let disk = disk.map_err(|error| format!("{error:#}"))?;
-    machine.attach_volume(disk).await.map_err(|error| format!("{error:#}"))
+    let size = u64::try_from(volume.capacity().units_ceil()).unwrap_or(0);
+    let disk = deed.context.drivers.volume(handle, size).await.map_err(|error| format!("{error:#}"))?;
+    claim_alone(deed, machine, name, &disk).await?;
+    let attached = machine.attach_volume(disk, size).await.map_err(|error| format!("{error:#}"))?;
+    if attached.size_bytes >= size && found.capacity() < volume.capacity() {
+        tell_size(deed, &found, &volume).await;
+    }
+    Ok(attached.slot)
+}
+
+/// The file system has the size that the volume's object says: so has the claim.
+async fn tell_size(deed: &Deed, claim: &PersistentVolumeClaim, volume: &PersistentVolume) {
+    let (namespace, name) = (&claim.metadata.namespace, &claim.metadata.name);
+    let uri = format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}/status");
+    if let Err(error) = deed.context.api.patch(&uri, &growing::grown(claim, volume)).await {
+        tracing::error!(claim = name, %error, "the size of a claim was not told");
+        return;
+    }
+    let text = format!("MountVolume.NodeExpandVolume succeeded for volume {:?}", volume.metadata.name);
+    deed.event(None, Reason::normal("FileSystemResizeSuccessful", text)).await;
+}
+
+/// Waits until no other machine has the disk, and says that it waits.
+async fn claim_alone(deed: &Deed, machine: &dyn Machine, volume: &str, disk: &Path) -> Result<(), String> {
+    let (disks, of, pod) = (&deed.context.disks, deed.machine_id(), &deed.pod.metadata.uid);
+    if let Err(other) = disks.take(disk, &of, pod) {
+        tracing::info!(volume, other, "a disk is in another machine");
+        let text = format!(
+            "Multi-Attach error for volume {volume:?} Volume is already exclusively attached to one node and can't be attached to another"
+        );
+        deed.event(None, Reason::warning("FailedAttachVolume", text)).await;
+    }
+    tokio::select! {
+        biased;
+        cause = machine.exited() => Err(cause),
+        () = disks.wait(disk, &of, pod) => Ok(()),
+    }
 }
 
 /// The name of a volume's disk, if it has one of ours.

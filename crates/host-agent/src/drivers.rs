@@ -2,7 +2,7 @@
 //!
 //! The fake ones of the test kit implement the same traits, so the agent that is tested is the agent that runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -101,6 +101,8 @@ pub struct Lodging {
 pub trait NodeMachine: Send + Sync {
     /// UIDs of the pods that it had when it was greeted.
     fn pods(&self) -> Vec<String>;
+    /// Disks of volumes that it has, with the UIDs of the pods that use them.
+    async fn volumes(&self) -> BTreeMap<PathBuf, BTreeSet<String>>;
     /// A pod's part of it, which behaves as a machine of its own; one that is there already is taken up again.
     async fn lodge(&self, lodging: Lodging) -> anyhow::Result<Arc<dyn Machine>>;
     /// What it and the containers of all its pods use.
@@ -123,6 +125,15 @@ pub struct Adopted {
 /// What ids of nodes' machines begin with.
 pub const NODE_ID_PREFIX: &str = "node-";
 
+/// A volume's disk in a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedVolume {
+    /// Its slot.
+    pub slot: u32,
+    /// Bytes that its file system has.
+    pub size_bytes: u64,
+}
+
 /// A byte stream to a port in the pod.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
@@ -138,8 +149,9 @@ pub trait Machine: Send + Sync {
     async fn readmit(&self, address: Ipv4Addr) -> anyhow::Result<()>;
     /// Puts an image's disk into a slot.
     async fn attach_image(&self, slot: u32, image: &LocalImage) -> anyhow::Result<()>;
-    /// Puts a volume's disk into a slot; machines of single pods have none for that.
-    async fn attach_volume(&self, disk: PathBuf) -> anyhow::Result<u32> {
+    /// Puts a volume's disk into a slot; machines of single pods have none for that. A disk that was in no slot is made as large as it
+    /// should be before.
+    async fn attach_volume(&self, disk: PathBuf, _size_bytes: u64) -> anyhow::Result<AttachedVolume> {
         anyhow::bail!("this machine takes no volumes ({})", disk.display())
     }
     /// Makes the guest this pod's guest. Network and scratch slot are filled in by the driver.

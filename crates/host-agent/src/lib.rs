@@ -12,6 +12,7 @@ mod deeds;
 mod dial;
 mod disks;
 pub mod drivers;
+mod exclusive;
 pub mod guest;
 mod leases;
 mod lodging;

@@ -15,9 +15,10 @@ use isopod_vmm::{MachineSpec, NODE_READ_ONLY_SLOTS, NODE_WRITABLE_SLOTS, READ_ON
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::drivers::{Duplex, LocalImage, Lodging, Machine, NodeMachine, NodeRequest, duplex};
+use crate::drivers::{AttachedVolume, Duplex, LocalImage, Lodging, Machine, NodeMachine, NodeRequest, duplex};
 use crate::guest::{ExecSession, GuestClient, GuestError, GuestStream};
 use crate::real::{RealDrivers, mac};
+use crate::scratch;
 
 /// A node's machine. Clones are handles on the same one.
 #[derive(Clone)]
@@ -148,8 +149,14 @@ impl RealNode {
         }
     }
 
-    /// Has a disk in one of these slots, for a pod.
-    async fn have(&self, slots: impl Iterator<Item = u32> + Clone, disk: &Path, uid: &str) -> anyhow::Result<u32> {
+    /// Has a disk in one of these slots, for a pod. One that is in none yet is first made as large as it should be, if that is said.
+    async fn have(
+        &self,
+        slots: impl Iterator<Item = u32> + Clone,
+        disk: &Path,
+        size_bytes: Option<u64>,
+        uid: &str,
+    ) -> anyhow::Result<u32> {
         let mut disks = self.0.disks.lock().await;
         let count = slots.clone().count();
         let turn = disks.turn(slots, disk);
@@ -160,6 +167,9 @@ impl RealNode {
             disks.0.remove(&slot);
         }
         let (Turn::There(slot) | Turn::Empty(slot) | Turn::Replace(slot)) = turn;
+        if let Some(size_bytes) = size_bytes.filter(|_| turn != Turn::There(slot)) {
+            scratch::grow(disk, size_bytes).await?;
+        }
         // Noted first: a slot that is noted and empty does less harm than one that is used and free.
         disks.hold(slot, disk, uid);
         self.save(&disks)?;
@@ -210,6 +220,12 @@ fn network(address: Ipv4Addr) -> api::NetworkConfig {
 impl NodeMachine for RealNode {
     fn pods(&self) -> Vec<String> {
         self.0.guest.hello().pod_uids.clone()
+    }
+
+    async fn volumes(&self) -> BTreeMap<PathBuf, BTreeSet<String>> {
+        let disks = self.0.disks.lock().await;
+        let volumes = disks.0.iter().filter(|(slot, _)| volume_slots().contains(slot));
+        volumes.map(|(_, (path, users))| (path.clone(), users.clone())).collect()
     }
 
     async fn lodge(&self, lodging: Lodging) -> anyhow::Result<Arc<dyn Machine>> {
@@ -308,13 +324,14 @@ impl Machine for Lodger {
     }
 
     async fn attach_image(&self, slot: u32, image: &LocalImage) -> anyhow::Result<()> {
-        let of_machine = self.node.have(image_slots(), &image.disk, &self.lodging.uid).await?;
+        let of_machine = self.node.have(image_slots(), &image.disk, None, &self.lodging.uid).await?;
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).insert(slot, of_machine);
         Ok(())
     }
 
-    async fn attach_volume(&self, disk: PathBuf) -> anyhow::Result<u32> {
-        self.node.have(volume_slots(), &disk, &self.lodging.uid).await
+    async fn attach_volume(&self, disk: PathBuf, size_bytes: u64) -> anyhow::Result<AttachedVolume> {
+        let slot = self.node.have(volume_slots(), &disk, Some(size_bytes), &self.lodging.uid).await?;
+        Ok(AttachedVolume { slot, size_bytes: std::fs::metadata(&disk)?.len() })
     }
 
     async fn configure(&self, mut config: api::PodConfig) -> Result<(), GuestError> {

@@ -88,6 +88,36 @@ impl Scratch {
     }
 }
 
+/// Makes a disk that no machine has, and its file system, at least this large. A crash in between leaves a file that is too short, or a
+/// file system that is smaller than its file; the next call sees either by the file that marks it.
+pub(crate) async fn grow(disk: &Path, size_bytes: u64) -> anyhow::Result<()> {
+    let mark = disk.with_extension("growing");
+    let size_bytes = size_bytes.next_multiple_of(1 << 20);
+    if fs::metadata(disk)?.len() >= size_bytes && !mark.exists() {
+        return Ok(());
+    }
+    File::create(&mark)?.sync_all()?;
+    let file = File::options().write(true).open(disk)?;
+    if file.metadata()?.len() < size_bytes {
+        file.set_len(size_bytes)?;
+    }
+    // Whoever had it last may not have unmounted it. 1: something was set right (e2fsck(8)).
+    run("e2fsck", &["-f", "-p"], disk, 1).await?;
+    run("resize2fs", &[], disk, 0).await?;
+    fs::remove_file(&mark)?;
+    Ok(())
+}
+
+/// Runs a program of e2fsprogs; it may end with up to this code.
+async fn run(program: &str, options: &[&str], disk: &Path, code_max: i32) -> anyhow::Result<()> {
+    let output = tokio::process::Command::new(program).args(options).arg(disk).output().await;
+    let output = output.with_context(|| format!("{program} cannot be run (hint: install e2fsprogs)"))?;
+    let told = [output.stdout, output.stderr].concat();
+    let good = output.status.code().is_some_and(|code| code <= code_max);
+    anyhow::ensure!(good, "{program} {}: {}", disk.display(), String::from_utf8_lossy(&told).trim());
+    Ok(())
+}
+
 /// Copies a file without its holes.
 pub(crate) fn copy_sparse(from: &Path, to: &Path) -> io::Result<()> {
     let (source, target) = (File::open(from)?, File::create(to)?);
@@ -128,6 +158,39 @@ mod tests {
         assert_eq!(&text, b"middle");
         use std::os::unix::fs::MetadataExt;
         assert!(copy.metadata().unwrap().blocks() * 512 < 4 << 20);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// Size of the file system that a disk holds, in bytes: blocks by 1 KiB shifted (ext4's super block, offsets 4 and 24).
+    fn file_system_bytes(disk: &Path) -> u64 {
+        let mut block = [0; 28];
+        File::open(disk).unwrap().read_exact_at(&mut block, 1024).unwrap();
+        let number = |at: usize| u64::from(u32::from_le_bytes(block[at..at + 4].try_into().unwrap()));
+        number(4) << (10 + number(24))
+    }
+
+    #[tokio::test]
+    async fn disks_grow_with_their_file_systems() {
+        let directory = std::env::temp_dir().join(format!("isopod-growing-{}", std::process::id()));
+        let scratch = Scratch::new(directory.clone());
+        let Ok(empty) = scratch.empty(16 << 20).await else {
+            eprintln!("SKIPPED: e2fsprogs is not installed");
+            return;
+        };
+        let disk = directory.join("vol-1.ext4");
+        copy_sparse(&empty, &disk).unwrap();
+        for (asked, expected) in [(8 << 20, 16), (16 << 20, 16), ((40 << 20) - 5, 40), (1 << 30, 1024)] {
+            grow(&disk, asked).await.unwrap();
+            assert_eq!(file_system_bytes(&disk) >> 20, expected, "{asked}");
+        }
+        // A crash between the file and the file system.
+        File::create(disk.with_extension("growing")).unwrap();
+        File::options().write(true).open(&disk).unwrap().set_len(2 << 30).unwrap();
+        grow(&disk, 2 << 30).await.unwrap();
+        assert_eq!(file_system_bytes(&disk) >> 20, 2048);
+        assert!(!disk.with_extension("growing").exists());
+        fs::write(&disk, "no file system").unwrap();
+        assert!(grow(&disk, 1 << 20).await.unwrap_err().to_string().contains("e2fsck"));
         fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -126,7 +126,7 @@ const MUTATORS: [Mutator; 7] = [
     storage::add_ingress_class,
 ];
 
-const VALIDATORS: [Validator; 3] = [nodes::restrict, limits::check, security::check];
+const VALIDATORS: [Validator; 4] = [nodes::restrict, limits::check, security::check, storage::check_size];
 
 /// Fills in what the cluster decides about a new or changed object; says whether anything was filled in.
 ///

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -10,8 +11,8 @@ use futures::StreamExt;
 use isopod_guest_api as api;
 use isopod_host_agent::ExecSession;
 use isopod_host_agent::drivers::{
-    Adopted, Drivers, Duplex, HostFacts, LocalImage, Lodging, Machine, MachineRequest, NodeMachine, NodeRequest,
-    PullFailure, PullRequest,
+    Adopted, AttachedVolume, Drivers, Duplex, HostFacts, LocalImage, Lodging, Machine, MachineRequest, NodeMachine,
+    NodeRequest, PullFailure, PullRequest,
 };
 use isopod_host_agent::guest::{GuestError, GuestStream};
 use tokio::sync::{mpsc, watch};
@@ -23,6 +24,8 @@ pub struct FakeHost {
     pods: Arc<Mutex<BTreeMap<String, Arc<FakeMachine>>>>,
     nodes: Arc<Mutex<BTreeMap<String, Arc<FakeNode>>>>,
     volumes: Arc<Mutex<BTreeSet<String>>>,
+    /// Bytes of memory that each container uses beyond the least.
+    load_bytes: Arc<AtomicU64>,
 }
 
 impl FakeHost {
@@ -55,6 +58,11 @@ impl FakeHost {
         self.lock().iter().filter(|(_, machine)| !machine.is_over()).map(|(id, _)| id.clone()).collect()
     }
 
+    /// From now on, each container uses so many bytes of memory beyond the least.
+    pub fn set_load(&self, bytes: u64) {
+        self.load_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     /// Ends every microVM as a crash of its process would.
     pub fn kill_all(&self) {
         self.lock().values().for_each(|machine| {
@@ -81,13 +89,14 @@ impl Drivers for FakeDrivers {
     }
 
     async fn start_machine(&self, request: MachineRequest) -> anyhow::Result<Arc<dyn Machine>> {
-        let machine = Arc::new(FakeMachine::default());
+        let load_bytes = self.0.load_bytes.clone();
+        let machine = Arc::new(FakeMachine { load_bytes, ..FakeMachine::default() });
         self.0.lock().insert(request.id, machine.clone());
         Ok(machine)
     }
 
     async fn start_node(&self, request: NodeRequest) -> anyhow::Result<Arc<dyn NodeMachine>> {
-        let node = Arc::new(FakeNode::default());
+        let node = Arc::new(FakeNode { load_bytes: self.0.load_bytes.clone(), ..FakeNode::default() });
         self.0.lock_nodes().insert(request.id, node.clone());
         Ok(node)
     }
@@ -129,6 +138,7 @@ impl Drivers for FakeDrivers {
 /// A node's machine: each pod has a simulated machine in it.
 #[derive(Default)]
 struct FakeNode {
+    load_bytes: Arc<AtomicU64>,
     pods: Mutex<BTreeMap<String, Arc<FakeMachine>>>,
     over: watch::Sender<bool>,
 }
@@ -153,10 +163,22 @@ impl NodeMachine for FakeNode {
         pods.iter().filter(|(_, machine)| !machine.is_over()).map(|(uid, _)| uid.clone()).collect()
     }
 
+    async fn volumes(&self) -> BTreeMap<PathBuf, BTreeSet<String>> {
+        let mut volumes: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
+        for (uid, machine) in self.lock().iter().filter(|(_, machine)| !machine.is_over()) {
+            for disk in machine.disks.lock().unwrap_or_else(PoisonError::into_inner).keys() {
+                volumes.entry(disk.clone()).or_default().insert(uid.clone());
+            }
+        }
+        volumes
+    }
+
     async fn lodge(&self, lodging: Lodging) -> anyhow::Result<Arc<dyn Machine>> {
         anyhow::ensure!(!*self.over.borrow(), "the simulated node is gone");
         let mut pods = self.lock();
-        let machine = pods.get(&lodging.uid).filter(|machine| !machine.is_over()).cloned().unwrap_or_default();
+        let load_bytes = self.load_bytes.clone();
+        let there = pods.get(&lodging.uid).filter(|machine| !machine.is_over()).cloned();
+        let machine = there.unwrap_or_else(|| Arc::new(FakeMachine { load_bytes, ..FakeMachine::default() }));
         pods.insert(lodging.uid, machine.clone());
         Ok(machine)
     }
@@ -198,6 +220,9 @@ struct Inside {
 #[derive(Default)]
 struct FakeMachine {
     inside: Mutex<Inside>,
+    load_bytes: Arc<AtomicU64>,
+    /// Disks of volumes.
+    disks: Mutex<BTreeMap<PathBuf, u64>>,
     over: watch::Sender<bool>,
 }
 
@@ -264,8 +289,9 @@ impl Machine for FakeMachine {
         Ok(())
     }
 
-    async fn attach_volume(&self, _disk: PathBuf) -> anyhow::Result<u32> {
-        Ok(0)
+    async fn attach_volume(&self, disk: PathBuf, size_bytes: u64) -> anyhow::Result<AttachedVolume> {
+        let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(AttachedVolume { slot: 0, size_bytes: *disks.entry(disk).or_insert(size_bytes) })
     }
 
     async fn configure(&self, config: api::PodConfig) -> Result<(), GuestError> {
@@ -333,7 +359,7 @@ impl Machine for FakeMachine {
         Ok(())
     }
 
-    /// Every container that runs uses a tenth of a processor and 16 MiB.
+    /// Every container that runs uses a tenth of a processor and 16 MiB, or more if that was said.
     async fn stats(&self) -> Result<api::StatsResponse, GuestError> {
         let at = now();
         let inside = self.inside();
@@ -342,7 +368,7 @@ impl Machine for FakeMachine {
             .map(|status| api::ContainerStats {
                 id: status.id.clone(),
                 cpu_usage_nanos: u64::try_from(at - status.started_unix_nanos).unwrap_or(0) / 10,
-                memory_working_set_bytes: 16 << 20,
+                memory_working_set_bytes: (16 << 20) + self.load_bytes.load(Ordering::Relaxed),
                 ..Default::default()
             })
             .collect();

@@ -5,6 +5,8 @@ use isopod_testkit::TestCluster;
 use serde_json::{Value, json};
 
 const GROUPS: &str = "/apis/isopod.dev/v1alpha1/nodegroups";
+const PODS: &str = "/api/v1/namespaces/apps/pods";
+const CLAIMS: &str = "/api/v1/namespaces/apps/persistentvolumeclaims";
 
 async fn group(cluster: &TestCluster, desired: i64) {
     let spec = json!({
@@ -159,32 +161,135 @@ async fn a_node_that_crashes_comes_back_with_its_pods() {
     wait_for_group(&cluster, "ACTIVE", 1).await;
 }
 
+/// A namespace with a claim of 25 MiB.
+async fn claim(cluster: &TestCluster) {
+    let class = json!({"metadata": {"name": "tb-gp2"}, "provisioner": "kubernetes.io/aws-ebs", "volumeBindingMode": "Immediate", "allowVolumeExpansion": true});
+    cluster.create("/apis/storage.k8s.io/v1/storageclasses", class).await.unwrap();
+    namespace(cluster).await;
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": "tb-gp2", "resources": {"requests": {"storage": "25Mi"}}});
+    cluster.create(CLAIMS, json!({"metadata": {"name": "data"}, "spec": spec})).await.unwrap();
+}
+
+/// A pod that uses the claim; on a node, if one is named.
+fn database(name: &str, node: &str) -> Value {
+    let mut spec = json!({
+        "containers": [{"name": "c", "image": "mysql", "command": ["serve"], "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+        "terminationGracePeriodSeconds": 1,
+    });
+    if !node.is_empty() {
+        spec["nodeName"] = json!(node);
+    }
+    json!({"metadata": {"name": name}, "spec": spec})
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claims_disk_is_made_for_its_pod_and_goes_with_it() {
     let cluster = TestCluster::start("disks").await.unwrap();
     let _agent = cluster.start_agent().await.unwrap();
     group(&cluster, 1).await;
-    let class = json!({"metadata": {"name": "tb-gp2"}, "provisioner": "kubernetes.io/aws-ebs", "volumeBindingMode": "Immediate"});
-    cluster.create("/apis/storage.k8s.io/v1/storageclasses", class).await.unwrap();
-    namespace(&cluster).await;
-    let spec = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": "tb-gp2", "resources": {"requests": {"storage": "25Mi"}}});
-    let claims = "/api/v1/namespaces/apps/persistentvolumeclaims";
-    cluster.create(claims, json!({"metadata": {"name": "data"}, "spec": spec})).await.unwrap();
-    let pod = json!({
-        "metadata": {"name": "db"},
-        "spec": {
-            "containers": [{"name": "c", "image": "mysql", "command": ["serve"], "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
-            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
-            "terminationGracePeriodSeconds": 1,
-        },
-    });
-    cluster.create("/api/v1/namespaces/apps/pods", pod).await.unwrap();
-    let path = "/api/v1/namespaces/apps/pods/db";
+    claim(&cluster).await;
+    cluster.create(PODS, database("db", "")).await.unwrap();
+    let path = &format!("{PODS}/db");
     cluster.wait_for(path, "the pod", |pod| pod["status"]["phase"] == "Running").await.unwrap();
     assert_eq!(cluster.host.volumes().len(), 1);
     cluster.delete(path).await.unwrap();
-    cluster.delete(&format!("{claims}/data")).await.unwrap();
+    cluster.delete(&format!("{CLAIMS}/data")).await.unwrap();
     let name = cluster.list("/api/v1/persistentvolumes").await[0]["metadata"]["name"].as_str().unwrap().to_owned();
     cluster.wait_for_gone(&format!("/api/v1/persistentvolumes/{name}")).await.unwrap();
     assert!(cluster.host.volumes().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_is_in_one_machine_at_a_time() {
+    let cluster = TestCluster::start("alone").await.unwrap();
+    let agent = cluster.start_agent().await.unwrap();
+    group(&cluster, 2).await;
+    wait_for_group(&cluster, "ACTIVE", 2).await;
+    claim(&cluster).await;
+    let nodes = cluster.list("/api/v1/nodes").await;
+    let node = |at: usize| nodes[at]["metadata"]["name"].as_str().unwrap();
+    let running = |pod: &Value| pod["status"]["phase"] == "Running";
+    // No scheduler looks at pods that name their node.
+    for name in ["first", "beside"] {
+        cluster.create(PODS, database(name, node(0))).await.unwrap();
+        cluster.wait_for(&format!("{PODS}/{name}"), "a pod with the disk", running).await.unwrap();
+    }
+    // An agent that starts anew still knows who has it.
+    agent.cancel();
+    let _agent = cluster.start_agent().await.unwrap();
+    cluster.create(PODS, database("other", node(1))).await.unwrap();
+    let refused = |list: &Value| {
+        let mut events = list["items"].as_array().into_iter().flatten();
+        let words = "Volume is already exclusively attached to one node and can't be attached to another";
+        events.any(|event| event["reason"] == "FailedAttachVolume" && event["message"].to_string().contains(words))
+    };
+    cluster.wait_for("/api/v1/namespaces/apps/events", "the words", refused).await.unwrap();
+    cluster.delete(&format!("{PODS}/first")).await.unwrap();
+    cluster.wait_for_gone(&format!("{PODS}/first")).await.unwrap();
+    let other = cluster.get(&format!("{PODS}/other")).await.unwrap();
+    assert_eq!(other["status"]["phase"], "Pending", "one of the pods still uses the disk");
+    cluster.delete(&format!("{PODS}/beside")).await.unwrap();
+    cluster.wait_for(&format!("{PODS}/other"), "its turn", running).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_grows_when_its_pod_starts_anew() {
+    let cluster = TestCluster::start("growing").await.unwrap();
+    let _agent = cluster.start_agent().await.unwrap();
+    group(&cluster, 1).await;
+    claim(&cluster).await;
+    let running = |pod: &Value| pod["status"]["phase"] == "Running";
+    cluster.create(PODS, database("db", "")).await.unwrap();
+    cluster.wait_for(&format!("{PODS}/db"), "the pod", running).await.unwrap();
+    let path = format!("{CLAIMS}/data");
+    let ask = |size: &str| json!({"spec": {"resources": {"requests": {"storage": size}}}});
+    cluster.patch(&path, ask("3Gi")).await.unwrap();
+    let pending = |claim: &Value| claim["status"]["conditions"][0]["type"] == "FileSystemResizePending";
+    let found = cluster.wait_for(&path, "the volume's growth", pending).await.unwrap();
+    assert_eq!(found["status"]["capacity"]["storage"], "1Gi");
+    let volume = format!("/api/v1/persistentvolumes/{}", found["spec"]["volumeName"].as_str().unwrap());
+    assert_eq!(cluster.get(&volume).await.unwrap()["spec"]["capacity"]["storage"], "3Gi");
+    // What was not made yet may be taken back in part; what there is, may not.
+    let refused = cluster.patch(&path, ask("1Gi")).await.unwrap_err().to_string();
+    assert!(refused.contains("field can not be less than status.capacity"), "{refused}");
+    cluster.delete(&format!("{PODS}/db")).await.unwrap();
+    cluster.wait_for_gone(&format!("{PODS}/db")).await.unwrap();
+    cluster.create(PODS, database("db", "")).await.unwrap();
+    let grown = |claim: &Value| claim["status"]["capacity"]["storage"] == "3Gi" && !pending(claim);
+    cluster.wait_for(&path, "the file system's growth", grown).await.unwrap();
+    cluster
+        .patch("/apis/storage.k8s.io/v1/storageclasses/tb-gp2", json!({"allowVolumeExpansion": false}))
+        .await
+        .unwrap();
+    let refused = cluster.patch(&path, ask("4Gi")).await.unwrap_err().to_string();
+    assert!(refused.contains("the storageclass that provisions the pvc must support resize"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_shrinks_when_a_node_was_not_needed_for_long() {
+    let cluster = TestCluster::start("shrinks").await.unwrap();
+    let _agent = cluster.start_agent().await.unwrap();
+    group(&cluster, 2).await;
+    wait_for_group(&cluster, "ACTIVE", 2).await;
+    deployment(&cluster, 2).await;
+    wait_for_available(&cluster, 2).await;
+    const UNNEEDED: &str = "isopod.dev/unneeded-since";
+    let since = |node: &Value| node["metadata"]["annotations"][UNNEEDED].as_str().map(str::to_owned);
+    let noted = |list: &Value| list["items"].as_array().is_some_and(|all| all.iter().any(|node| since(node).is_some()));
+    cluster.wait_for("/api/v1/nodes", "a node that is not needed", noted).await.unwrap();
+    assert_eq!(cluster.get(&format!("{GROUPS}/workers")).await.unwrap()["spec"]["desiredSize"], 2, "not at once");
+    // What is noted decides, so that ten minutes need not be waited for.
+    for node in cluster.list("/api/v1/nodes").await.iter().filter(|node| since(node).is_some()) {
+        let long_ago = json!({"metadata": {"annotations": {UNNEEDED: "2026-01-01T00:00:00Z"}}});
+        cluster
+            .patch(&format!("/api/v1/nodes/{}", node["metadata"]["name"].as_str().unwrap()), long_ago)
+            .await
+            .unwrap();
+    }
+    wait_for_group(&cluster, "ACTIVE", 1).await;
+    assert_eq!(cluster.get(&format!("{GROUPS}/workers")).await.unwrap()["spec"]["desiredSize"], 1);
+    wait_for_available(&cluster, 2).await;
+    cluster.wait_until("the machine's end", || cluster.host.nodes().len() == 1).await.unwrap();
+    assert_eq!(cluster.list("/api/v1/nodes").await.len(), 1);
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::meta::{ObjectMeta, object};
-use crate::pod::{ResourceList, Resources};
+use crate::pod::{PodCondition, ResourceList, Resources};
 use crate::quantity::Quantity;
 use crate::scheduling::NodeSelector;
 use crate::workload::LabelSelector;
@@ -56,6 +56,8 @@ pub struct ClaimStatus {
     pub access_modes: Vec<String>,
     /// Size of the volume.
     pub capacity: ResourceList,
+    /// What happens to it: `Resizing`, `FileSystemResizePending`.
+    pub conditions: Vec<PodCondition>,
 }
 
 /// A volume.
@@ -190,6 +192,11 @@ impl PersistentVolumeClaim {
     /// Bytes asked for.
     pub fn requested(&self) -> Quantity {
         self.spec.resources.request("storage")
+    }
+
+    /// Bytes that it has.
+    pub fn capacity(&self) -> Quantity {
+        self.status.capacity.get("storage").copied().unwrap_or_default()
     }
 
     /// The class, or empty.

@@ -62,13 +62,14 @@ const ADMIN_MORE: [RuleText; 2] = [
 
 const CONTROLLERS: [RuleText; 1] = ["* | * | get list watch create update patch delete deletecollection"];
 
-const HOST_AGENT: [RuleText; 10] = [
+const HOST_AGENT: [RuleText; 11] = [
     "core | nodes nodes/status | get list watch create update patch delete",
     "core | pods | get list watch patch update delete",
     "core | pods/status | get patch update",
     "core events.k8s.io | events | create patch update",
     "core | configmaps secrets serviceaccounts services endpoints namespaces persistentvolumeclaims persistentvolumes | get list watch",
     "core | persistentvolumes | patch update",
+    "core | persistentvolumeclaims/status | patch update",
     "core | serviceaccounts/token | create",
     "discovery.k8s.io networking.k8s.io node.k8s.io storage.k8s.io vpcresources.k8s.aws | * | get list watch",
     "coordination.k8s.io | leases | get list watch create update patch delete",

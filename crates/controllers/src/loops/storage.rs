@@ -80,7 +80,7 @@ fn waiting_user<'a>(cache: &'a Cache, claim: &'a PersistentVolumeClaim) -> Optio
     waiting.next().map(|pod| pod.metadata.name.as_str())
 }
 
-fn decide_claim(state: &mut State, key: &Key, _: Timestamp) -> Plan {
+fn decide_claim(state: &mut State, key: &Key, now: Timestamp) -> Plan {
     let cache = &state.cache;
     let Some(claim) = cache.claims.get(key) else {
         state.said.remove(key);
@@ -94,7 +94,7 @@ fn decide_claim(state: &mut State, key: &Key, _: Timestamp) -> Plan {
         nodes: cache.nodes.map(),
         hosts: cache.hosts.map(),
     };
-    let mut plan = claims::plan(claim, users, world);
+    let mut plan = claims::plan(claim, users, world, now);
     say_once(&mut state.said, key, &mut plan);
     plan
 }

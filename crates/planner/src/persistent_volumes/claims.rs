@@ -6,8 +6,10 @@ use isopod_types::node::Node;
 use isopod_types::own::Host;
 use isopod_types::storage::{PersistentVolume, PersistentVolumeClaim, StorageClass};
 use isopod_types::{Key, Object};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::growing::grow;
 use super::matching::{fitting, is_for, mismatch};
 use super::provisioning::provision;
 use super::{BIND_COMPLETED, BOUND_BY_CONTROLLER, COMPONENT, SELECTED_NODE, is_fully_bound, volume_for};
@@ -41,14 +43,14 @@ pub struct Users<'a> {
 }
 
 /// Decides about one claim.
-pub fn plan(claim: &PersistentVolumeClaim, users: Users<'_>, world: World<'_>) -> Plan {
+pub fn plan(claim: &PersistentVolumeClaim, users: Users<'_>, world: World<'_>, now: Timestamp) -> Plan {
     if let Some(write) = protection(claim, users.in_use) {
         return Plan { writes: vec![write], again_at: None };
     }
     if claim.metadata.is_deleting() {
         return Plan::nothing();
     }
-    if is_fully_bound(claim) { keep(claim, world) } else { find(claim, users, world) }
+    if is_fully_bound(claim) { keep(claim, world, now) } else { find(claim, users, world) }
 }
 
 /// The claim's finalizers, when they are not what they should be.
@@ -78,11 +80,17 @@ fn say(claim: &PersistentVolumeClaim, reason: Reason) -> Plan {
 }
 
 /// A claim that was bound: it is still, or it has lost its volume.
-fn keep(claim: &PersistentVolumeClaim, world: World<'_>) -> Plan {
+fn keep(claim: &PersistentVolumeClaim, world: World<'_>, now: Timestamp) -> Plan {
     let volume = world.volumes.get(&Key::cluster(&*claim.spec.volume_name));
     let (reason, words) = match volume.map(|volume| (volume, &volume.spec.claim_ref)) {
         Some((volume, None)) => return bind(claim, volume),
-        Some((volume, Some(reference))) if is_for(reference, claim) => return bind(claim, volume),
+        Some((volume, Some(reference))) if is_for(reference, claim) => {
+            let mut plan = bind(claim, volume);
+            if plan.writes.is_empty() {
+                grow(claim, volume, now, &mut plan);
+            }
+            return plan;
+        }
         Some(_) => ("ClaimMisbound", "Two claims are bound to the same volume, this one is bound incorrectly"),
         None => ("ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!"),
     };

@@ -4,6 +4,7 @@
 
 pub mod claims;
 pub mod ephemeral;
+pub mod growing;
 pub mod matching;
 pub mod provisioning;
 #[cfg(test)]

@@ -134,7 +134,7 @@ fn make(plan: &mut Plan, claim: &PersistentVolumeClaim, class: &StorageClass, ho
 }
 
 /// A disk has whole gibibytes.
-fn size(claim: &PersistentVolumeClaim) -> Quantity {
+pub(super) fn size(claim: &PersistentVolumeClaim) -> Quantity {
     let bytes = claim.requested().units_ceil().max(1);
     Quantity::from_units((bytes + GIB - 1) / GIB * GIB)
 }

@@ -98,7 +98,7 @@ impl Model {
         let mut plans = Vec::new();
         for claim in claims.values() {
             let in_use = self.users.get(&claim.metadata.name).copied().unwrap_or(false);
-            plans.push(claims::plan(claim, Users { in_use, waiting: None }, world));
+            plans.push(claims::plan(claim, Users { in_use, waiting: None }, world, Timestamp::UNIX_EPOCH));
         }
         for volume in volumes.values() {
             let reference = volume.spec.claim_ref.as_ref();

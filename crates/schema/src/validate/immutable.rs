@@ -1,5 +1,6 @@
 //! Fields that may not change, as a table.
 
+use isopod_types::Quantity;
 use serde_json::Value;
 
 use super::{Errors, FieldError, network};
@@ -122,5 +123,15 @@ fn claim(object: &Value, old: &Value, errors: &mut Errors) {
         let text =
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         errors.push(FieldError::forbidden("spec", text));
+    }
+    // Less than was asked for is taken back; less than there is, cannot be.
+    let size = |claim: &Value, path: [&str; 3]| walk::text(claim, &path).parse::<Quantity>().unwrap_or_default();
+    let asked = |claim: &Value| {
+        let requests = &claim["spec"]["resources"]["requests"];
+        walk::text(requests, &["storage"]).parse::<Quantity>().unwrap_or_default()
+    };
+    if asked(object) < asked(old) && asked(object) <= size(old, ["status", "capacity", "storage"]) {
+        let path = "spec.resources.requests.storage";
+        errors.push(FieldError::forbidden(path, "field can not be less than status.capacity"));
     }
 }
