@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::fake::{FakeDrivers, FakeHost};
+use crate::kubelets::CurrentAgent;
 
 /// Longest time a test waits for something; never a measurement.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,6 +22,7 @@ pub struct TestCluster {
     pub api: Arc<ApiServer>,
     /// The host's microVMs, which outlive agents.
     pub host: FakeHost,
+    agent: Arc<CurrentAgent>,
     directory: PathBuf,
     stop: CancellationToken,
 }
@@ -33,7 +35,9 @@ impl TestCluster {
     pub async fn start(name: &str) -> anyhow::Result<Self> {
         let api = ApiServer::open(Config::default()).await?;
         let directory = std::env::temp_dir().join(format!("isopod-testkit-{name}-{}", std::process::id()));
-        let cluster = Self { api, host: FakeHost::default(), directory, stop: CancellationToken::new() };
+        let agent = Arc::<CurrentAgent>::default();
+        api.connect_kubelets(agent.clone());
+        let cluster = Self { api, host: FakeHost::default(), agent, directory, stop: CancellationToken::new() };
         let subnets = json!([{"id": "subnet-a", "cidr": "10.1.0.0/20", "zone": "a"}]);
         let fargate = json!({"cpuOvercommit": 16, "memoryOvercommit": 3});
         let spec = json!({"region": "local", "vpc": {"cidr": "10.1.0.0/16", "subnets": subnets}, "fargate": fargate});
@@ -70,7 +74,8 @@ impl TestCluster {
             fargate: Default::default(),
         };
         let client = self.client("system:isopod:host-agent", &[]);
-        HostAgent::start(client, Box::new(FakeDrivers(self.host.clone())), settings, stop.clone()).await?;
+        let drivers = Box::new(FakeDrivers(self.host.clone()));
+        self.agent.is(HostAgent::start(client, drivers, settings, stop.clone()).await?);
         Ok(stop)
     }
 

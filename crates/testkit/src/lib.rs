@@ -6,6 +6,7 @@
 
 mod cluster;
 mod fake;
+mod kubelets;
 mod simulation;
 
 pub use cluster::TestCluster;

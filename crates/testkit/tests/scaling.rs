@@ -85,3 +85,34 @@ async fn an_autoscaler_keeps_within_its_bounds_and_says_what_it_lacks() {
             && event["message"].as_str().unwrap().starts_with("New size: 4"))
     );
 }
+
+/// What guests report becomes metrics.k8s.io, and that the number of pods.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_autoscaler_follows_what_pods_use() {
+    const MIB: u64 = 1 << 20;
+    let (cluster, _agent) = cluster("measured", 2).await;
+    cluster.host.set_load(184 * MIB);
+    let used = |list: &Value| {
+        let items = list["items"].as_array();
+        items.is_some_and(|all| {
+            all.len() == 2 && all.iter().all(|pod| pod["containers"][0]["usage"]["memory"] == "204800Ki")
+        })
+    };
+    cluster.wait_for("/apis/metrics.k8s.io/v1beta1/namespaces/default/pods", "usage", used).await.unwrap();
+    let autoscalers = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    let target = json!({"type": "AverageValue", "averageValue": "100Mi"});
+    let memory = json!({"type": "Resource", "resource": {"name": "memory", "target": target}});
+    let reference = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+    let at_once = json!({"scaleDown": {"stabilizationWindowSeconds": 0}});
+    let spec = json!({"scaleTargetRef": reference, "minReplicas": 1, "maxReplicas": 4, "metrics": [memory], "behavior": at_once});
+    cluster.create(autoscalers, json!({"metadata": {"name": "web"}, "spec": spec})).await.unwrap();
+    let size = |expected: i64| {
+        move |found: &Value| found["status"]["readyReplicas"] == expected && found["status"]["replicas"] == expected
+    };
+    cluster.wait_for(DEPLOYMENT, "more for more use", size(4)).await.unwrap();
+    cluster.host.set_load(10 * MIB);
+    cluster.wait_for(DEPLOYMENT, "fewer for less use", size(2)).await.unwrap();
+    let path = format!("{autoscalers}/web");
+    let told = |found: &Value| found["status"]["currentMetrics"][0]["resource"]["current"]["averageValue"] == "26Mi";
+    cluster.wait_for(&path, "what was measured", told).await.unwrap();
+}
