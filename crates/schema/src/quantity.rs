@@ -61,15 +61,11 @@ fn parse_suffix(suffix: &str) -> Option<(Notation, i128, i32)> {
 
 /// Billionths, rounded away from zero, saturating.
 fn amount(whole: &str, fraction: &str, base: i128, power: i32) -> i128 {
-    let digits = format!("{}{fraction}", whole.trim_start_matches('0'));
-    // Digits that can no longer matter are cut: 38 decimal digits is all that fits.
-    if digits.trim_start_matches('0').len() > 27 && fraction.is_empty() {
-        return i128::MAX;
-    }
-    let (digits, places) = cut(&digits, fraction.len());
-    let mantissa: i128 = digits.parse().unwrap_or(0);
-    let up = i32::try_from(places).unwrap_or(i32::MAX);
-    let exponent = if base == 10 { 9 + power - up } else { 9 - up };
+    let digits = format!("{whole}{fraction}");
+    // Digits that can no longer matter are cut: 38 are all that fits, and a binary factor has up to 19 of them.
+    let (mantissa, lost) = leading(digits.trim_start_matches('0'), if base == 10 { 36 } else { 19 });
+    let up = i32::try_from(fraction.len()).unwrap_or(i32::MAX).saturating_sub(i32::try_from(lost).unwrap_or(i32::MAX));
+    let exponent = if base == 10 { (9 + power).saturating_sub(up) } else { 9i32.saturating_sub(up) };
     let binary = if base == 10 { 1 } else { base.pow(power.unsigned_abs()) };
     let Some(mantissa) = mantissa.checked_mul(binary) else { return i128::MAX };
     match 10i128.checked_pow(exponent.unsigned_abs()) {
@@ -80,15 +76,11 @@ fn amount(whole: &str, fraction: &str, base: i128, power: i32) -> i128 {
     }
 }
 
-/// At most 18 decimal places; what is cut off counts as one more in the last place.
-fn cut(digits: &str, places: usize) -> (String, usize) {
-    const MOST: usize = 18;
-    if places <= MOST {
-        return (digits.to_owned(), places);
-    }
-    let (kept, lost) = digits.split_at(digits.len() - (places - MOST).min(digits.len()));
+/// So many digits at most, and how many were cut off, which count as one more in the last place.
+fn leading(digits: &str, most: usize) -> (i128, usize) {
+    let (kept, lost) = digits.split_at(digits.len().min(most));
     let kept: i128 = kept.parse().unwrap_or(0);
-    ((kept + i128::from(lost.bytes().any(|digit| digit != b'0'))).to_string(), MOST)
+    (kept + i128::from(lost.bytes().any(|digit| digit != b'0')), lost.len())
 }
 
 fn div_away(value: i128, divisor: i128) -> i128 {
@@ -148,6 +140,12 @@ mod tests {
             ("0Gi", "0"),
             ("-1", "-1"),
             ("+1.50", "1500m"),
+            ("2189911118588232550.8991111", "2189911118588232550899111100n"),
+            ("2189911118588232550899111100n", "2189911118588232550899111100n"),
+            ("1234567890123456789012345678901234567890e-30", "1234567890123456790e-9"),
+            ("1234567890123456789012345678901234567890", "9223372036854775807"),
+            ("0.00000000000000000000000000000000000000000001", "1n"),
+            ("1.00000000000000000000000000000000000000000001Ki", "1025"),
             (".5", "500m"),
             ("5.", "5"),
             ("0.0000000001", "1n"),
