@@ -33,6 +33,8 @@ mod eviction;
 mod fair;
 mod follow;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod kubelets;
 mod listen;
 mod metrics;

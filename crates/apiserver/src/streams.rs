@@ -3,6 +3,8 @@
 
 mod channels;
 mod exec;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod logs;
 mod port_forward;
 mod spdy;

@@ -6,6 +6,7 @@ mod build;
 mod check;
 mod command;
 mod demo;
+mod fuzz;
 mod images;
 mod layers;
 mod leftovers;
@@ -32,6 +33,8 @@ const USAGE: &str = "cargo xtask COMMAND
   bench --scale        10,000 pods on 1,000 simulated nodes, from their Deployments' creation to Running
   bench --api          the API server alone with 10,000 pods and 1,000 watchers
   check                format, clippy, layers, tidy, tests of the pure crates
+  fuzz [TARGET] [--seconds N]
+                       all fuzz targets or one, 30 seconds each
   layers               the crate graph against layers.txt
   tidy [--sizes]       rules for files and sizes; --sizes prints today's exceptions
   images               sample images from Debian packages, under target/images
@@ -63,6 +66,7 @@ fn dispatch(args: Vec<String>) -> Result<()> {
         ["bench", "--scale"] => bench::scale(),
         ["bench", "--api", more @ ..] => bench::api(more),
         ["check"] => check::check(),
+        ["fuzz", args @ ..] => fuzz::fuzz(args),
         ["layers"] => layers::check(),
         ["tidy"] => tidy::check(),
         ["tidy", "--sizes"] => tidy::print_sizes(),

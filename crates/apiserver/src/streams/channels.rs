@@ -41,6 +41,11 @@ const PROTOCOLS: [Protocol; 6] = [
 ];
 
 impl Protocol {
+    #[cfg(fuzzing)]
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        PROTOCOLS.into_iter()
+    }
+
     /// The first of the client's protocols that is known.
     ///
     /// # Errors
@@ -76,7 +81,7 @@ impl Protocol {
         Some((channel.checked_sub(b'0')?, STANDARD.decode(data).ok()?.into()))
     }
 
-    fn input(self, message: Message) -> Option<ExecInput> {
+    pub(super) fn input(self, message: Message) -> Option<ExecInput> {
         match self.parse(message)? {
             (STDIN, data) if !data.is_empty() => Some(ExecInput::Stdin(data)),
             (RESIZE, data) => resize(&serde_json::from_slice(&data).ok()?),
