@@ -42,7 +42,7 @@ fn number(text: &str) -> Result<u32> {
 /// Names of all targets: the files there are.
 fn targets() -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(root().join("fuzz/fuzz_targets"))? {
+    for entry in std::fs::read_dir(root().join("crates/fuzz/fuzz_targets"))? {
         names.extend(entry?.path().file_stem().map(|name| name.to_string_lossy().into_owned()));
     }
     names.sort();
@@ -56,7 +56,7 @@ fn build() -> Result<PathBuf> {
     let version = output(Command::new("rustc").arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not say its host")?;
     let mut command = cargo();
-    command.current_dir(root().join("fuzz")).env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", &directory);
+    command.current_dir(root().join("crates/fuzz")).env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", &directory);
     run(command.args(["build", "--release", "--bins", "--target", host]))?;
     Ok(directory.join(host).join("release"))
 }

@@ -82,7 +82,7 @@ fn updates() {
         json!("a"),
         json!("b"),
         &[
-            "roleRef: Invalid value: {\"kind\":\"Role\",\"name\":\"b\",\"apiGroup\":\"rbac.authorization.k8s.io\"}: field is immutable",
+            "roleRef: Invalid value: {\"kind\":\"Role\",\"name\":\"b\",\"apiGroup\":\"rbac.authorization.k8s.io\"}: cannot change roleRef",
         ],
     );
     check("nodes", "/spec/providerID", Value::Null, json!("a"), &[]);
