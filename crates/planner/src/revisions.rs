@@ -23,7 +23,7 @@ pub const CONTROLLER_REVISION_HASH: &str = "controller-revision-hash";
 pub(crate) enum Newest<'a> {
     /// This one; it is the newest, or becomes so by a write in the plan.
     Known(&'a ControllerRevision),
-    /// None yet: the plan makes it.
+    /// None yet: the plan makes it; an owner that is on its way out gets none.
     Made,
     /// Its name is taken by another: the owner must count a collision.
     Collision,
@@ -86,6 +86,10 @@ impl<'a> History<'a> {
                 plan.push(Write::Patch { target, subresource: "", patch: json!({"revision": highest + 1}) });
             }
             return Newest::Known(known);
+        }
+        if owner.meta().is_deleting() {
+            // Whoever collects what belonged to it would take it away again, and again.
+            return Newest::Made;
         }
         let name = name(&owner.meta().name, template, collisions);
         if taken(&name) || self.named(&name).is_some() {

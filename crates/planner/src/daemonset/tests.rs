@@ -270,6 +270,15 @@ fn failed_pods_are_replaced_but_not_in_a_hurry() {
 }
 
 #[test]
+fn one_that_goes_makes_no_revisions() {
+    let mut model = Model::new(1, json!({}));
+    model.settle();
+    model.revisions.clear();
+    model.set["metadata"]["deletionTimestamp"] = json!("1970-01-01T00:00:00Z");
+    assert_eq!(model.decide(), 0);
+}
+
+#[test]
 fn templates_are_counted_on_the_pods() {
     let mut model = Model::new(2, json!({}));
     model.set["metadata"]["annotations"] = json!({"deprecated.daemonset.template.generation": "7"});

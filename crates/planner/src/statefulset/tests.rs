@@ -165,6 +165,15 @@ impl Model {
 }
 
 #[test]
+fn one_that_goes_makes_no_revisions() {
+    let mut model = Model::new(1, json!({}));
+    model.settle();
+    model.objects.retain(|(kind, _), _| kind != "ControllerRevision");
+    model.set["metadata"]["deletionTimestamp"] = json!("1970-01-01T00:00:00Z");
+    assert_eq!(model.decide(), 0);
+}
+
+#[test]
 fn pods_come_one_by_one_with_their_identity() {
     let mut model = Model::new(3, json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]}));
     model.decide();
