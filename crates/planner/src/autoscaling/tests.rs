@@ -177,7 +177,7 @@ proptest! {
     fn a_constant_load_never_makes_it_flap(start in 1..10usize, load in 1..20_000i64, percent in 20..100i64) {
         let autoscaler = autoscaler(json!([cpu(percent)]));
         let (target, mut history, mut sizes) = (target(), History::default(), vec![start]);
-        for round in 0..60 {
+        for round in 0..120 {
             let replicas = *sizes.last().unwrap();
             let pods = pods(replicas);
             let each = format!("{}m", load / i64::try_from(replicas).unwrap());
@@ -191,6 +191,7 @@ proptest! {
         numbers.dedup();
         let distinct: std::collections::BTreeSet<&usize> = numbers.iter().collect();
         prop_assert_eq!(distinct.len(), numbers.len(), "{:?}", sizes);
-        prop_assert!(sizes[40..].iter().all(|size| *size == sizes[60]), "{sizes:?}");
+        // It may fall more than once, as rounding has it, each time after five minutes.
+        prop_assert!(sizes[100..].iter().all(|size| *size == sizes[120]), "{sizes:?}");
     }
 }
