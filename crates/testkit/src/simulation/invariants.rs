@@ -7,6 +7,7 @@ use isopod_controllers::Change;
 use serde_json::Value;
 
 use super::kubelet::{Running, is_ready, is_terminal};
+use super::pairs::{POD_UID, PROTECTED, Pairs};
 use super::world::{
     DAEMON_SETS, DEPLOYMENTS, JOBS, NODES, PODS, REPLICA_SETS, STATEFUL_SETS, World, is_deleting, key, name, number,
     owner, text, uid,
@@ -38,11 +39,16 @@ pub(super) struct Ledger {
     rollouts: BTreeMap<String, Rollout>,
     jobs: BTreeMap<String, Ended>,
     counted: BTreeMap<String, (i64, i64)>,
+    /// Most pods that each set wanted since it had no more than it wants.
+    sets: BTreeMap<String, i64>,
+    /// No write is lost from now on, so no set may have more pods than it wanted.
+    pub(super) exact: bool,
+    pub(super) pairs: Pairs,
 }
 
-type Verdict = Result<(), String>;
+pub(super) type Verdict = Result<(), String>;
 
-fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
+pub(super) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
     if holds { Ok(()) } else { Err(otherwise()) }
 }
 
@@ -55,6 +61,7 @@ fn is_tracked(pod: &Value) -> bool {
 impl Ledger {
     /// Takes in what changed in a collection.
     pub(super) fn observe(&mut self, path: &str, changes: &[Change]) -> Verdict {
+        self.pairs.observe(path, changes)?;
         for change in changes.iter().filter(|_| path == PODS) {
             match change {
                 Change::There(pod) => self.pod(pod)?,
@@ -106,6 +113,17 @@ impl Ledger {
     /// Somebody took pods or sets away.
     pub(super) fn disturb(&mut self) {
         self.rollouts.values_mut().for_each(|rollout| rollout.disturbed = true);
+        self.pairs.disturb();
+    }
+
+    /// The API grants the eviction of a protected pod: its Deployment has one less than it would leave by itself.
+    pub(super) fn evicted(&mut self, world: &World, pod: &Value) -> Verdict {
+        for deployment in world.all(DEPLOYMENTS).filter(|found| name(found) == PROTECTED) {
+            if let Some(rollout) = self.rollouts.get_mut(uid(deployment)) {
+                rollout.disturbed = true;
+            }
+        }
+        self.pairs.evicted(world, pod)
     }
 
     /// What must always hold.
@@ -117,7 +135,24 @@ impl Ledger {
         for job in world.all(JOBS) {
             self.job(job)?;
         }
-        Ok(())
+        if self.exact {
+            world.all(REPLICA_SETS).try_for_each(|set| self.counted_pods(world, set))?;
+        }
+        let of_budget = |found: &&Value| name(found) == PROTECTED;
+        let protected = world.all(DEPLOYMENTS).find(of_budget);
+        self.pairs.check(world, protected.is_some_and(|found| settled(world, found, &self.running)))
+    }
+
+    /// A set makes no pod too many: so what sets want bounds how many pods a Deployment has.
+    fn counted_pods(&mut self, world: &World, set: &Value) -> Verdict {
+        let wanted = number(set, "/spec/replicas");
+        let active = world.owned(PODS, uid(set)).filter(|pod| !is_deleting(pod) && !is_terminal(pod)).count();
+        let seen = number(&set["status"], "/observedGeneration") == number(set, "/metadata/generation");
+        let most = self.sets.entry(uid(set).into()).or_insert(count(active));
+        // What was decided for an earlier wish may still come about, until its controller has seen the new one.
+        *most = if seen && count(active) <= wanted { wanted } else { wanted.max(*most) };
+        let most = *most;
+        ensure(count(active) <= most, || format!("ReplicaSet {} has {active} pods and wanted {most}", name(set)))
     }
 
     fn rollout(&mut self, world: &World, deployment: &Value) -> Verdict {
@@ -139,7 +174,7 @@ impl Ledger {
         };
         ensure(rollout.disturbed || found <= most, about)?;
         ensure(rollout.disturbed || !rolls || !rollout.established || ready >= least, about)?;
-        if deployed(world, deployment).is_ok() {
+        if settled(world, deployment, &self.running) {
             *rollout = Rollout { least: replicas, most: replicas, disturbed: false, established: true };
         }
         Ok(())
@@ -158,6 +193,7 @@ impl Ledger {
 
     /// What must hold when nothing happens any more.
     pub(super) fn check_quiet(&self, world: &World) -> Verdict {
+        self.pairs.check_quiet(world)?;
         for deployment in world.all(DEPLOYMENTS) {
             deployed(world, deployment)?;
         }
@@ -166,7 +202,7 @@ impl Ledger {
         }
         for set in world.all(DAEMON_SETS) {
             let found = world.owned(PODS, uid(set)).filter(|pod| is_ready(pod)).count();
-            let nodes = world.all(NODES).count();
+            let nodes = world.all(NODES).filter(|node| text(node, POD_UID).is_empty()).count();
             ensure(found == nodes, || format!("DaemonSet {}: {found} ready pods on {nodes} nodes", name(set)))?;
         }
         for job in world.all(JOBS) {
@@ -214,6 +250,12 @@ fn deployed(world: &World, deployment: &Value) -> Verdict {
     })
 }
 
+/// The same, and all its pods really run: those that went with a node are yet to be missed, also when a node of its name is there.
+fn settled(world: &World, deployment: &Value, running: &Running) -> bool {
+    let mut pods = world.owned(REPLICA_SETS, uid(deployment)).flat_map(|set| world.owned(PODS, uid(set)));
+    deployed(world, deployment).is_ok() && pods.all(|pod| running.0.contains_key(uid(pod)))
+}
+
 /// A StatefulSet has its ordinals and says so.
 fn numbered(world: &World, set: &Value) -> Verdict {
     let wanted = number(set, "/spec/replicas");
@@ -252,7 +294,7 @@ fn capacity(world: &World) -> Verdict {
         let asked = text(pod, "/spec/containers/0/resources/requests/cpu").trim_end_matches('m').parse::<i64>();
         *used.entry(text(pod, "/spec/nodeName")).or_default() += asked.unwrap_or_default();
     }
-    for node in world.all(NODES) {
+    for node in world.all(NODES).filter(|node| text(node, POD_UID).is_empty()) {
         let room = text(node, "/status/allocatable/cpu").parse::<i64>().unwrap_or_default() * 1000;
         let taken = used.get(name(node)).copied().unwrap_or_default();
         ensure(taken <= room, || format!("node {} has room for {room}m and holds {taken}m", name(node)))?;

@@ -5,6 +5,7 @@
 mod faults;
 mod invariants;
 mod kubelet;
+mod pairs;
 mod random;
 mod users;
 mod world;
@@ -34,6 +35,8 @@ const BEGIN_SECONDS: i64 = 1_900_000_000;
 const TROUBLED_STEPS: usize = 400;
 /// Rounds in which a cluster without faults must have got what it wants.
 const CALM_ROUNDS: usize = 3_000;
+/// What users do once there are no faults any more.
+const CALM_ACTS: usize = 25;
 /// Virtual seconds that a cluster that has what it wants is watched for.
 const QUIET_SECONDS: i64 = 1_200;
 /// What is shown of what happened, to who reads a failure.
@@ -144,6 +147,9 @@ impl Simulation {
         for node in NODE_NAMES {
             self.perform(users::new_node(node).0).await?;
         }
+        for act in users::furniture() {
+            self.perform(act).await?;
+        }
         Ok(())
     }
 
@@ -160,13 +166,42 @@ impl Simulation {
             let mut faults = self.faults();
             (faults.failing, faults.deadly) = (0, 0);
         }
+        self.make_whole().await?;
+        self.settle().await?;
+        // Users go on, and nothing fails.
+        self.ledger.exact = true;
+        for _ in 0..CALM_ACTS {
+            if let Some(act) = users::act(&mut self.random, &self.world) {
+                self.perform(act).await?;
+            }
+            // No time passes: what is due is reckoned from this machine's own clock in part, and rounds are counted.
+            let now = self.now_millis.load(Ordering::Relaxed);
+            for _ in 0..self.random.below(12) {
+                self.round(now).await?;
+            }
+        }
+        self.make_whole().await?;
+        self.settle().await
+    }
+
+    /// Nobody takes anything away any more: all nodes are there, Jobs may go on, clocks stand still.
+    async fn make_whole(&mut self) -> anyhow::Result<()> {
         for node in NODE_NAMES {
             if !self.world.all(NODES).any(|found| name(found) == node) {
                 self.perform(users::new_node(node).0).await?;
             }
         }
         self.resume_jobs().await?;
-        self.settle().await
+        self.stop_clocks().await
+    }
+
+    /// No CronJob starts anything any more: a quiet cluster would never be.
+    async fn stop_clocks(&mut self) -> anyhow::Result<()> {
+        let all: Vec<Value> = self.world.all(world::CRON_JOBS).cloned().collect();
+        for cron in all {
+            self.perform(Act::Patch(users::at(world::CRON_JOBS, &cron), json!({"spec": {"suspend": true}}))).await?;
+        }
+        Ok(())
     }
 
     async fn resume_jobs(&mut self) -> anyhow::Result<()> {
@@ -251,13 +286,14 @@ impl Simulation {
                 self.finish(at);
             }
             780..900 => drop(self.kubelet().await?),
-            900..940 => {
+            900..910 => self.evict().await?,
+            910..940 => {
                 if let Some(act) = users::act(&mut self.random, &self.world) {
                     self.perform(act).await?;
                 }
             }
             940..960 => {
-                let millis = 10 + i64::try_from(self.random.below(15_000))?;
+                let millis = 10 + i64::try_from(self.random.below(30_000))?;
                 self.now_millis.fetch_add(millis, Ordering::Relaxed);
             }
             960..970 => {
@@ -344,6 +380,33 @@ impl Simulation {
         self.world.watch_anew(&self.watches);
     }
 
+    /// Somebody asks for the eviction of a pod that a budget protects.
+    async fn evict(&mut self) -> anyhow::Result<()> {
+        let Some((pod, Act::Create(path, body))) = users::eviction(&mut self.random, &self.world) else {
+            return Ok(());
+        };
+        if self.request(Method::POST, &path, Some(&body)).await? {
+            self.ledger.evicted(&self.world, &pod).map_err(anyhow::Error::msg)?;
+        }
+        self.refresh(PODS).await?;
+        self.refresh(world::BUDGETS).await
+    }
+
+    /// The host lets go of nodes whose pods are gone.
+    async fn release(&mut self) -> anyhow::Result<bool> {
+        let uids: BTreeSet<&str> = self.world.all(PODS).map(uid).collect();
+        let left = |node: &&Value| {
+            let pod = text(node, pairs::POD_UID);
+            !pod.is_empty() && !uids.contains(pod) && node["metadata"]["annotations"]["isopod.dev/released"].is_null()
+        };
+        let Some(node) = self.world.all(NODES).find(left).map(|node| format!("{NODES}/{}", name(node))) else {
+            return Ok(false);
+        };
+        let patch = json!({"metadata": {"annotations": {"isopod.dev/released": "true"}}});
+        self.perform(Act::Patch(node, patch)).await?;
+        Ok(true)
+    }
+
     /// The kubelets do one thing.
     async fn kubelet(&mut self) -> anyhow::Result<bool> {
         let pods: Vec<Value> = self.world.all(PODS).cloned().collect();
@@ -353,7 +416,7 @@ impl Simulation {
         let due: Vec<(Value, Deed)> =
             pods.iter().filter(lives).filter_map(|pod| Some((pod.clone(), kubelet::deed(pod, random)?))).collect();
         if due.is_empty() {
-            return Ok(false);
+            return self.release().await;
         }
         let (pod, deed) = &due[self.random.below(due.len())];
         let place = users::at(PODS, pod);
@@ -386,10 +449,11 @@ impl Simulation {
                 (Method::DELETE, path, policy.map(|policy| json!({"propagationPolicy": policy})))
             }
         };
-        self.request(method.clone(), &path, body.as_ref()).await?;
+        let _ = self.request(method.clone(), &path, body.as_ref()).await?;
         if method == Method::DELETE {
             match path.strip_prefix(&format!("{NODES}/")) {
                 Some(node) => self.ledger.node_gone(node),
+                None if ["/persistentvolume", "/cronjobs/"].iter().any(|kind| path.contains(kind)) => {}
                 None => self.ledger.disturb(),
             }
         }
@@ -407,19 +471,20 @@ impl Simulation {
         self.refresh(NODES).await
     }
 
-    async fn request(&mut self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<()> {
+    /// Whether it was done; what is refused for others' sake is no fault.
+    async fn request(&mut self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<bool> {
         let content_type = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let bytes = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
         let request = Request::builder().method(method.clone()).uri(path).header("content-type", content_type);
         let answer = self.admin.request::<Value>(request.body(bytes)?).await;
         let code = match &answer {
             Ok(_) => "done".to_owned(),
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => status.code.to_string(),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 429) => status.code.to_string(),
             Err(error) => anyhow::bail!("{method} {path}: {error}"),
         };
         let brief = body.map(|body| body.to_string().chars().take(160).collect::<String>()).unwrap_or_default();
         self.note(format!("somebody: {method} {path} {brief}: {code}"));
-        Ok(())
+        Ok(answer.is_ok())
     }
 
     /// Sees what a collection holds now.

@@ -13,6 +13,10 @@ pub(super) const REPLICA_SETS: &str = "/apis/apps/v1/replicasets";
 pub(super) const STATEFUL_SETS: &str = "/apis/apps/v1/statefulsets";
 pub(super) const DAEMON_SETS: &str = "/apis/apps/v1/daemonsets";
 pub(super) const JOBS: &str = "/apis/batch/v1/jobs";
+pub(super) const CRON_JOBS: &str = "/apis/batch/v1/cronjobs";
+pub(super) const CLAIMS: &str = "/api/v1/persistentvolumeclaims";
+pub(super) const VOLUMES: &str = "/api/v1/persistentvolumes";
+pub(super) const BUDGETS: &str = "/apis/policy/v1/poddisruptionbudgets";
 
 /// A watch of the controllers and what it has not told yet, in order.
 pub(super) struct Stream {
