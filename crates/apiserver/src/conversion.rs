@@ -2,6 +2,7 @@
 //! what is served, and what is written into what is stored (facts, section 5). In between, everything sees an object in
 //! the version of the request only. What was converted for readers is kept with the stored object, within bounds.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -121,14 +122,18 @@ pub(crate) async fn shown_event(
 ///
 /// # Errors
 /// 500 when the webhook fails.
-pub(crate) async fn for_storage(server: &Arc<ApiServer>, kind: &Arc<Kind>, object: &Value) -> Result<Value, Status> {
-    let Some((conversion, custom)) = webhook(kind).zip(kind.custom.as_ref()) else { return Ok(object.clone()) };
+pub(crate) async fn for_storage<'a>(
+    server: &Arc<ApiServer>,
+    kind: &Arc<Kind>,
+    object: &'a Value,
+) -> Result<Cow<'a, Value>, Status> {
+    let Some((conversion, custom)) = webhook(kind).zip(kind.custom.as_ref()) else { return Ok(Cow::Borrowed(object)) };
     let wanted = format!("{}/{}", kind.group, custom.storage_version);
     if object["apiVersion"] == wanted.as_str() {
-        return Ok(object.clone());
+        return Ok(Cow::Borrowed(object));
     }
     let mut converted = convert(server, kind, conversion, &wanted, vec![object.clone()]).await?;
-    converted.pop().ok_or_else(|| Status::internal("a conversion came to nothing"))
+    converted.pop().map(Cow::Owned).ok_or_else(|| Status::internal("a conversion came to nothing"))
 }
 
 /// What was written, as the kind of the request shows it.

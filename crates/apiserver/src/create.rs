@@ -147,7 +147,8 @@ async fn write(context: &Context<'_>, name: &str, object: &Value, options: &Writ
             None => Ok(Bytes::from(object.to_string())),
         };
     }
-    let stored = codec::encode(&conversion::for_storage(&context.server, context.kind, object).await?);
+    let stored = conversion::for_storage(&context.server, context.kind, object).await?;
+    let stored = codec::encode(&stored);
     match context.commit(Write::put(key, Expect::Absent, stored)).await? {
         Outcome::Committed(entry) => Ok(conversion::written(context.kind, &entry, object)),
         Outcome::Lost(Some(existing)) => Err(taken(context, name, &existing.value)),

@@ -274,7 +274,8 @@ async fn write(
         return Ok(Some(Bytes::from(new.to_string())));
     }
     let (key, expect) = (context.key(&context.info.name), Expect::Revision(current.mod_revision));
-    let stored = codec::encode(&conversion::for_storage(&context.server, context.kind, new).await?);
+    let stored = conversion::for_storage(&context.server, context.kind, new).await?;
+    let stored = codec::encode(&stored);
     let write = match strategy::is_finished(context.stored, new) {
         true => Write::delete(key, expect, Some(stored)),
         false => Write::put(key, expect, stored),
