@@ -13,6 +13,10 @@ use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+/// The allocator of the product.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const NODES: usize = 1000;
 const DEPLOYMENTS: usize = 100;
 const REPLICAS: usize = 100;
@@ -22,7 +26,7 @@ const CLIENTS: usize = 20;
 /// Name of the lease that speaks for all nodes.
 const HOST: &str = "kubelets";
 /// How long the cluster is watched doing nothing.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(30);
 
 async fn at_once<F: Future>(count: usize, one: impl Fn(usize) -> F) {
     futures::stream::iter((0..count).map(one)).buffer_unordered(CLIENTS).for_each(|_| async {}).await;
@@ -128,11 +132,11 @@ impl Measurement {
         Self { begin: Instant::now(), processor: processor_seconds() }
     }
 
-    fn tell(&self, what: &str, count: usize) {
+    fn tell(&self, what: &str, count: usize, goal: &str) {
         let (seconds, processor) = (self.begin.elapsed().as_secs_f64(), processor_seconds() - self.processor);
         let (rate, each) = (count as f64 / seconds, processor * 1e6 / count as f64);
         println!(
-            "{what:<44} {count:>6} in {seconds:>6.2} s, {rate:>5.0} a second; {processor:>6.2} s of processor, {each:.0} µs each"
+            "{what:<44} {count:>6} in {seconds:>6.2} s, {rate:>5.0} a second; {processor:>6.2} s of processor, {each:.0} µs each{goal}"
         );
     }
 }
@@ -151,7 +155,13 @@ async fn tell_idle() {
     let before = processor_seconds();
     tokio::time::sleep(IDLE).await;
     let share = (processor_seconds() - before) / IDLE.as_secs_f64() * 100.0;
-    println!("idle with {PODS} pods: {share:.1} % of a processor");
+    println!("idle with {PODS} pods: {share:.2} % of a processor, over {} s; goal 1 %", IDLE.as_secs());
+}
+
+/// The revision that the store has reached: every write is one.
+async fn revision(cluster: &TestCluster) -> f64 {
+    let list = cluster.get("/api/v1/namespaces?limit=1").await.unwrap();
+    list["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
 }
 
 #[tokio::main]
@@ -169,19 +179,20 @@ async fn main() {
 async fn measure(cluster: &TestCluster) {
     let measured = Measurement::begin();
     at_once(NODES, |number| add_node(cluster, number)).await;
-    measured.tell("nodes created", NODES);
+    measured.tell("nodes created", NODES, "");
     // A node is tainted until its controller has seen that it is ready.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (count, mut counted) = watch::channel(0);
     let kubelets = tokio::spawn(run_kubelets(cluster.client("admin", &["system:masters"]), count));
-    let before_bytes = resident_bytes();
+    let (before_bytes, before_revision) = (resident_bytes(), revision(cluster).await);
     let measured = Measurement::begin();
     at_once(DEPLOYMENTS, |number| add_deployment(cluster, number)).await;
     let some_run = counted.wait_for(|count| *count >= PODS).await;
     drop(some_run.unwrap());
-    measured.tell("pods of Deployments, from creation to Running", PODS);
+    measured.tell("pods of Deployments, from creation to Running", PODS, "; goal 20 s");
     at_once(DEPLOYMENTS, |number| is_ready(cluster, number)).await;
-    measured.tell("the same until all Deployments say so", PODS);
+    measured.tell("the same until all Deployments say so", PODS, "");
+    println!("writes: {:.2} a pod", (revision(cluster).await - before_revision) / PODS as f64);
     println!("memory: {:.1} KiB a pod", (resident_bytes() - before_bytes) / 1024.0 / PODS as f64);
     tell_idle().await;
     println!(

@@ -21,6 +21,10 @@ use crate::client::{Access, Connection};
 use crate::figures::{Figures, print, print_head};
 use crate::server::Server;
 
+/// The allocator of the product.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Anything that ends a measurement.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
