@@ -11,6 +11,9 @@ use serde_json::json;
 
 use crate::plan::{Plan, Target, Write};
 
+/// Most objects that are looked at to find out who waits for whom.
+const CYCLE_MAX: usize = 1000;
+
 /// One object as the collector sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
@@ -162,10 +165,30 @@ fn orphan(graph: &Graph, item: &Item) -> Plan {
     if plan.writes.is_empty() { without(item, ORPHAN_FINALIZER) } else { plan }
 }
 
-/// Deletes the dependents that block, then lets the object go.
+fn blocks(dependent: &Item, owner: &str) -> bool {
+    dependent.meta.owner_references.iter().any(|found| found.uid == owner && found.block_owner_deletion)
+}
+
+/// Whether one object waits for another, itself or through those that it waits for.
+fn waits_for(graph: &Graph, item: &Item, uid: &str) -> bool {
+    let (mut next, mut seen) = (vec![item], BTreeSet::new());
+    while let Some(item) = next.pop().filter(|_| seen.len() < CYCLE_MAX) {
+        if item.meta.uid == uid {
+            return true;
+        }
+        if waits_for_dependents(item) && seen.insert(item.meta.uid.as_str()) {
+            next.extend(graph.dependents(&item.meta.uid).filter(|dependent| blocks(dependent, &item.meta.uid)));
+        }
+    }
+    false
+}
+
+/// Deletes the dependents that block, then lets the object go. What waits for the object itself cannot be waited for: owners
+/// in a circle go at once.
 fn foreground(graph: &Graph, item: &Item) -> Plan {
     let blocking = |dependent: &&Item| {
-        dependent.meta.owner_references.iter().any(|owner| owner.uid == item.meta.uid && owner.block_owner_deletion)
+        let waits = dependent.meta.is_deleting() && waits_for(graph, dependent, &item.meta.uid);
+        blocks(dependent, &item.meta.uid) && !waits
     };
     let mut left = graph.dependents(&item.meta.uid).filter(blocking).peekable();
     if left.peek().is_none() {
@@ -238,6 +261,20 @@ mod tests {
         check(&all, "b", &["delete b Foreground"]);
         check(&["a deleting foregroundDeletion", "c <a"], "a", &["patch a {\"finalizers\":[]"]);
         check(&["a deleting foregroundDeletion", "b <a! deleting"], "a", &[]);
+    }
+
+    #[test]
+    fn owners_in_a_circle_do_not_wait_for_each_other() {
+        let two = "a <b! deleting foregroundDeletion";
+        check(&[two, "b <a!"], "a", &["delete b Foreground"]);
+        check(&[two, "b <a! deleting foregroundDeletion"], "a", &["patch a {\"finalizers\":[]"]);
+        let three = [two, "b <c!", "c <a! deleting foregroundDeletion"];
+        check(&three, "a", &[]);
+        check(&three, "c", &["delete b Foreground"]);
+        let all = [two, "b <c! deleting foregroundDeletion", "c <a! deleting foregroundDeletion", "d <a!"];
+        check(&all, "c", &["patch c {\"finalizers\":[]"]);
+        check(&all, "a", &["delete d Foreground"]);
+        check(&["a <a! deleting foregroundDeletion"], "a", &["patch a {\"finalizers\":[]"]);
     }
 
     #[test]
