@@ -227,9 +227,10 @@ impl Executor {
     }
 }
 
-/// An object that waits for finalizers or for its grace to pass is still there after its deletion.
+/// An object that waits for finalizers, a namespace's own among them, or for its grace to pass is still there after its deletion.
 fn still_there(answer: &Value) -> bool {
-    let waits = answer["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty());
+    let named = |part: &str| answer[part]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty());
+    let waits = named("metadata") || answer["kind"] == "Namespace" && named("spec");
     waits || answer["metadata"]["deletionGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds > 0)
 }
 

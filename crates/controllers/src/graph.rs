@@ -154,7 +154,11 @@ impl Metadata {
     /// Everything that is left in a namespace.
     pub(crate) fn left_in(&self, namespace: &str) -> Vec<Leftover> {
         let uids = self.by_namespace.get(namespace).into_iter().flatten();
-        let leftover = |item: &Item| Leftover { target: item.target.clone(), is_deleting: item.meta.is_deleting() };
+        let leftover = |item: &Item| Leftover {
+            target: item.target.clone(),
+            is_deleting: item.meta.is_deleting(),
+            finalizers: item.meta.finalizers.clone(),
+        };
         uids.filter_map(|uid| self.graph.get(uid)).map(leftover).collect()
     }
 }

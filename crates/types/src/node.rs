@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::meta::{ObjectMeta, object};
 use crate::pod::ResourceList;
 use crate::probe::PortRef;
+use crate::workload::Condition;
 
 /// A node: one microVM.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -101,6 +102,8 @@ pub struct Namespace {
     pub metadata: ObjectMeta,
     /// Finalizers of the namespace's content.
     pub spec: NamespaceSpec,
+    /// How far its end is.
+    pub status: NamespaceStatus,
 }
 object!(Namespace, "", "v1", "Namespace", "namespaces", false);
 
@@ -110,6 +113,14 @@ object!(Namespace, "", "v1", "Namespace", "namespaces", false);
 pub struct NamespaceSpec {
     /// `kubernetes` until the content is gone.
     pub finalizers: Vec<String>,
+}
+
+/// `status` of a namespace.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NamespaceStatus {
+    /// What an ending namespace waits for.
+    pub conditions: Vec<Condition>,
 }
 
 /// A service account.

@@ -38,9 +38,9 @@ fn touched_end(_: &Cache, changed: &Changed) -> Vec<Key> {
     if let Changed::Namespace(change) = changed { vec![change.key()] } else { Vec::new() }
 }
 
-fn end(state: &mut State, key: &Key, _: Timestamp) -> Plan {
+fn end(state: &mut State, key: &Key, now: Timestamp) -> Plan {
     let ending = state.cache.namespaces.get(key).filter(|namespace| namespace.metadata.is_deleting());
-    ending.map(|namespace| namespaces::finish(namespace, &state.metadata.left_in(&key.name))).unwrap_or_default()
+    ending.map(|namespace| namespaces::finish(namespace, &state.metadata.left_in(&key.name), now)).unwrap_or_default()
 }
 
 fn collect(state: &mut State, key: &Key, _: Timestamp) -> Plan {
