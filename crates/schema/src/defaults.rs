@@ -43,7 +43,7 @@ fn by_kind(kind: &Kind, object: &mut Object) {
 /// Walks an object of a known type.
 fn object_defaults(set: &TypeSet, id: TypeId, object: &mut Object) {
     let ty = set.get(id);
-    constants::apply(&ty.name, object);
+    constants::apply(ty, object);
     by_type(&ty.name, object);
     for (name, value) in object.iter_mut() {
         if let Some(field) = ty.field(name) {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Object, put};
+use crate::facts::Type;
 
 /// A constant default.
 enum Constant {
@@ -169,11 +170,17 @@ fn other_fields(name: &str) -> Fields {
     }
 }
 
-/// Fills in the constants of a type.
-pub(super) fn apply(name: &str, object: &mut Object) {
-    for (field, constant) in fields(name.strip_prefix("io.k8s.api.").unwrap_or(name)) {
+/// Fills in the constants of a type. An empty text is as good as none where the type knows no difference: clients in Go
+/// write it out for fields that are always there, such as `roleRef.apiGroup`.
+pub(super) fn apply(ty: &Type, object: &mut Object) {
+    for (field, constant) in fields(ty.name.strip_prefix("io.k8s.api.").unwrap_or(&ty.name)) {
         if !object.contains_key(*field) {
             put(object, field, constant.value());
+        } else if matches!(constant, S(_))
+            && object[*field] == ""
+            && ty.field(field).is_some_and(|field| !field.pointer)
+        {
+            object[*field] = constant.value();
         }
     }
 }

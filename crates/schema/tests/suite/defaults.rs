@@ -101,6 +101,11 @@ fn other_kinds() {
     );
     check(
         "rbac.authorization.k8s.io/v1/rolebindings",
+        json!({"roleRef": {"kind": "Role", "name": "r", "apiGroup": ""}}),
+        json!({"roleRef": {"kind": "Role", "name": "r", "apiGroup": "rbac.authorization.k8s.io"}}),
+    );
+    check(
+        "rbac.authorization.k8s.io/v1/rolebindings",
         json!({"roleRef": {"kind": "Role", "name": "r"}, "subjects": [{"kind": "User", "name": "u"}, {"kind": "ServiceAccount", "name": "s"}]}),
         json!({"roleRef": {"kind": "Role", "name": "r", "apiGroup": "rbac.authorization.k8s.io"}, "subjects": [
             {"kind": "User", "name": "u", "apiGroup": "rbac.authorization.k8s.io"}, {"kind": "ServiceAccount", "name": "s"}]}),
