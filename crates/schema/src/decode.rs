@@ -210,13 +210,18 @@ pub fn untyped(format: Format, bytes: &[u8]) -> Result<Value, DecodeError> {
         Format::Json => serde_json::from_slice(bytes).map_err(|error| syntax(&error)),
         Format::Yaml => {
             let options = serde_saphyr::options! { legacy_octal_numbers: true };
-            serde_saphyr::from_slice_with_options(bytes, options).map_err(|error| {
-                let text = error.to_string();
-                let first = text.lines().next().unwrap_or_default();
-                DecodeError::Syntax(format!("error converting YAML to JSON: {first}"))
-            })
+            serde_saphyr::from_slice_with_options(bytes, options)
+                .map_err(|error| DecodeError::Syntax(format!("error converting YAML to JSON: {}", told(&error))))
         }
     }
+}
+
+/// What is wrong with a YAML document, in one line; a key that is given twice in upstream's words.
+fn told(error: &serde_saphyr::Error) -> String {
+    if let serde_saphyr::Error::DuplicateMappingKey { key: Some(key), location } = error.without_snippet() {
+        return format!("yaml: unmarshal errors: line {}: key {key:?} already set in map", location.line());
+    }
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// Decodes JSON without a type and refuses keys that are given twice.
