@@ -476,3 +476,23 @@ async fn a_changed_schema_holds_at_once_and_old_objects_stay_readable() {
     let (code, _) = cluster.refused(&format!("PATCH {TABS}/a"), json!({"spec": {"replicas": 8}})).await;
     assert_eq!(code, 422);
 }
+
+#[tokio::test]
+async fn old_openapi_lets_clients_send_what_an_open_kind_takes() {
+    let cluster = Cluster::new().await;
+    let mut open = definition("opens", "Open", json!({"type": "string"}));
+    let schema = &mut open["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    schema["x-kubernetes-preserve-unknown-fields"] = true.into();
+    for definition in [tabs(), open] {
+        let name = definition["metadata"]["name"].as_str().unwrap().to_owned();
+        cluster.ok(&format!("POST {DEFINITIONS}"), definition).await;
+        until(&cluster, &name, "Established", "True").await;
+    }
+    let schemas = cluster.ok("GET /openapi/v2", Value::Null).await;
+    let of = |kind: &str| &schemas["definitions"][format!("com.example.stable.v1.{kind}")];
+    let gvk = json!([{"group": "stable.example.com", "version": "v1", "kind": "Open"}]);
+    assert_eq!(*of("Open"), json!({"type": "object", "x-kubernetes-group-version-kind": gvk}));
+    let spec = &of("CronTab")["properties"]["spec"]["properties"];
+    assert_eq!(spec["open"], json!({"x-kubernetes-preserve-unknown-fields": true}));
+    assert_eq!(spec["cronSpec"]["type"], "string");
+}

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Dialect;
+use super::{Dialect, prose};
 use crate::crd::Custom;
-use crate::table::Kind;
+use crate::table::{Kind, Table};
 
 /// Standard types that custom definitions refer to.
 pub(super) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
@@ -18,8 +18,15 @@ pub(super) fn name(kind: &Kind, of: &str) -> String {
 
 /// The definition of the kind itself; `metadata` is a reference to the standard type.
 pub(super) fn object(kind: &Kind, custom: &Custom, dialect: Dialect, metadata: &Value) -> Value {
-    let mut schema = converted(&custom.document, dialect, metadata);
-    whole(&mut schema, dialect, metadata);
+    let is_open = custom.document["x-kubernetes-preserve-unknown-fields"] == true;
+    let mut schema = if dialect == Dialect::V2 && is_open {
+        // Any field that is named here would make old clients refuse those that are not.
+        json!({"type": "object"})
+    } else {
+        let mut schema = converted(&custom.document, dialect, metadata);
+        whole(&mut schema, dialect, metadata);
+        schema
+    };
     schema["x-kubernetes-group-version-kind"] = gvk(kind, &kind.kind);
     schema
 }
@@ -42,6 +49,16 @@ pub(super) fn list(kind: &Kind, custom: &Custom, dialect: Dialect, metadata: &Va
     })
 }
 
+/// What is said of a field that every object has: the same as of built-in kinds, if the build had their descriptions.
+fn described(field: &str) -> &'static str {
+    let own = match field {
+        "apiVersion" => "Version of the schema of this representation, as GROUP/VERSION.",
+        "kind" => "Kind of this object.",
+        _ => "Standard object metadata.",
+    };
+    prose::text(Table::builtin(), "io.k8s.api.core.v1.ConfigMap", field).unwrap_or(own)
+}
+
 fn gvk(kind: &Kind, of: &str) -> Value {
     json!([{"group": kind.group, "version": kind.version, "kind": of}])
 }
@@ -56,11 +73,11 @@ fn whole(schema: &mut Value, dialect: Dialect, metadata: &Value) {
     let mut standard = metadata.clone();
     if dialect == Dialect::V3 {
         standard = json!({"allOf": [metadata]});
-        standard["description"] = if own.is_string() { own } else { "Standard object metadata.".into() };
+        standard["description"] = if own.is_string() { own } else { described("metadata").into() };
     }
     let fields = &mut schema["properties"];
-    fields["apiVersion"] = text("Version of the schema of this representation, as GROUP/VERSION.");
-    fields["kind"] = text("Kind of this object.");
+    fields["apiVersion"] = text(described("apiVersion"));
+    fields["kind"] = text(described("kind"));
     fields["metadata"] = standard;
 }
 
@@ -74,8 +91,7 @@ fn converted(node: &Value, dialect: Dialect, metadata: &Value) -> Value {
     for (name, value) in fields {
         match name.as_str() {
             "allOf" | "anyOf" | "oneOf" | "not" | "nullable" if v2 => {}
-            "type" | "items" | "properties" | "additionalProperties"
-                if is_vague && (name != "type" || is("nullable")) => {}
+            "type" | "items" | "properties" | "additionalProperties" if is_vague => {}
             "properties" => {
                 let below = value.as_object().into_iter().flatten();
                 let below: Map<String, Value> =
