@@ -1,5 +1,7 @@
 //! Who is it? Client certificates, service account tokens, impersonation; nobody in particular otherwise.
 
+use std::collections::BTreeMap;
+
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use isopod_schema::Status;
@@ -7,6 +9,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::authz::Attributes;
 use crate::pipeline;
+use crate::query::decode_path;
 use crate::server::ApiServer;
 use crate::user::{AUTHENTICATED, UNAUTHENTICATED, UserInfo, service_account_parts};
 
@@ -77,38 +80,66 @@ pub(crate) fn impersonate(server: &ApiServer, headers: &HeaderMap, user: UserInf
         headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
     };
     let (names, groups, uids) = (texts("impersonate-user"), texts("impersonate-group"), texts("impersonate-uid"));
-    let extras = headers.keys().any(|name| name.as_str().starts_with("impersonate-extra-"));
+    let uid = uids.into_iter().next().unwrap_or_default();
+    let extra: BTreeMap<String, Vec<String>> = extra_keys(headers).map(|(name, key)| (key, texts(name))).collect();
     let Some(name) = names.into_iter().next() else {
-        if groups.is_empty() && uids.is_empty() && !extras {
+        if groups.is_empty() && uid.is_empty() && extra.is_empty() {
             return Ok(user);
         }
         return Err(Status::bad_request("requested impersonation without impersonating a user"));
     };
-    if extras || !uids.is_empty() {
-        return Err(Status::bad_request(
-            "impersonating uid or extra is not supported by this server; impersonate user and groups",
-        ));
-    }
     may_impersonate(server, &user, &name)?;
     for group in &groups {
-        demand(server, &user, "groups", "", group)?;
+        demand(server, &user, Asked { resource: "groups", name: group, ..Asked::default() })?;
     }
-    Ok(assumed(name, groups))
+    for (key, value) in extra.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value))) {
+        demand(server, &user, Asked { resource: "userextras", subresource: key, name: value, ..Asked::known() })?;
+    }
+    if !uid.is_empty() {
+        demand(server, &user, Asked { resource: "uids", name: &uid, ..Asked::known() })?;
+    }
+    Ok(UserInfo { uid, extra, ..assumed(name, groups) })
+}
+
+/// Names of the headers that say what else is known of the user, with the keys that they mean.
+fn extra_keys(headers: &HeaderMap) -> impl Iterator<Item = (&str, String)> {
+    let names = headers.keys().map(http::HeaderName::as_str);
+    names.filter_map(|name| Some((name, decode_path(name.strip_prefix("impersonate-extra-")?))))
 }
 
 fn may_impersonate(server: &ApiServer, user: &UserInfo, name: &str) -> Result<(), Status> {
-    match service_account_parts(name) {
-        Some((namespace, account)) => demand(server, user, "serviceaccounts", namespace, account),
-        None => demand(server, user, "users", "", name),
+    let asked = match service_account_parts(name) {
+        Some((namespace, name)) => Asked { resource: "serviceaccounts", namespace, name, ..Asked::default() },
+        None => Asked { resource: "users", name, ..Asked::default() },
+    };
+    demand(server, user, asked)
+}
+
+/// One thing that somebody wants to pass for.
+#[derive(Clone, Copy, Default)]
+struct Asked<'a> {
+    group: &'a str,
+    resource: &'a str,
+    subresource: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+}
+
+impl Asked<'_> {
+    /// What authenticators know of a user besides the name and groups.
+    fn known() -> Self {
+        Self { group: "authentication.k8s.io", ..Self::default() }
     }
 }
 
-fn demand(server: &ApiServer, user: &UserInfo, resource: &str, namespace: &str, name: &str) -> Result<(), Status> {
+fn demand(server: &ApiServer, user: &UserInfo, asked: Asked<'_>) -> Result<(), Status> {
     let asked = Attributes {
         verb: "impersonate".into(),
-        resource: resource.into(),
-        namespace: namespace.into(),
-        name: name.into(),
+        group: asked.group.into(),
+        resource: asked.resource.into(),
+        subresource: asked.subresource.into(),
+        namespace: asked.namespace.into(),
+        name: asked.name.into(),
         ..Attributes::default()
     };
     pipeline::demand(server, user, &asked)

@@ -109,5 +109,41 @@ async fn impersonation_needs_the_right() {
     let view = cluster.user(UserInfo::new("view", [""; 0]));
     let answer = view.ask(line, &asked("admin"), "").await;
     assert!(answer.code == 403 && answer.text.contains("cannot impersonate resource"), "{}", answer.text);
-    assert_eq!(cluster.ask(line, &[("impersonate-group", "x")], "").await.code, 400);
+    for alone in ["impersonate-group", "impersonate-uid", "impersonate-extra-scopes"] {
+        assert_eq!(cluster.ask(line, &[(alone, "x")], "").await.code, 400, "{alone}");
+    }
+}
+
+#[tokio::test]
+async fn uids_and_extras_are_impersonated_by_those_who_may() {
+    let cluster = Cluster::new().await;
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).to_string();
+    let line = "POST /apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let headers = [
+        ("impersonate-user", "jo"),
+        ("impersonate-uid", "7"),
+        ("impersonate-extra-example.com%2fscopes", "read"),
+        ("impersonate-extra-example.com%2fscopes", "write"),
+    ];
+    let found = cluster.ask(line, &headers, &review).await.json();
+    let user = json!({
+        "username": "jo", "uid": "7", "groups": ["system:authenticated"],
+        "extra": {"example.com/scopes": ["read", "write"]},
+    });
+    assert_eq!(found["status"]["userInfo"], user);
+    // Who may pass for the user may not yet pass for what is known of the user.
+    let rule = json!({"apiGroups": [""], "resources": ["users"], "verbs": ["impersonate"]});
+    cluster.create(&format!("{RBAC}/clusterroles"), "", json!({"metadata": {"name": "pass"}, "rules": [rule]})).await;
+    let binding = json!({
+        "metadata": {"name": "pass"}, "roleRef": {"kind": "ClusterRole", "name": "pass"},
+        "subjects": [{"kind": "User", "name": "view"}],
+    });
+    cluster.create(&format!("{RBAC}/clusterrolebindings"), "", binding).await;
+    let view = cluster.user(UserInfo::new("view", [""; 0]));
+    assert_eq!(view.ask(line, &headers[..1], &review).await.code, 201);
+    for (header, resource) in [(1, "uids"), (2, "userextras/example.com/scopes")] {
+        let answer = view.ask(line, &[headers[0], headers[header]], &review).await;
+        let told = answer.text.contains(&format!(r#"cannot impersonate resource \"{resource}\""#));
+        assert!(answer.code == 403 && told, "{}", answer.text);
+    }
 }
