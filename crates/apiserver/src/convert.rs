@@ -49,6 +49,17 @@ pub(crate) fn stored_kind(kind: &Arc<Kind>) -> &Arc<Kind> {
     stored.unwrap_or(kind)
 }
 
+/// The field label of the stored kind that means the same as this one.
+pub(crate) fn stored_label(kind: &Kind, label: String) -> String {
+    let (first, rest) = label.split_once('.').map_or((&*label, None), |(first, rest)| (first, Some(rest)));
+    let known = EVENT_FIELDS.iter().find(|(new, _)| *new == first).filter(|_| pair(kind) == Some(Pair::Events));
+    match (known, rest) {
+        (None, _) => label,
+        (Some((_, core)), None) => (*core).to_owned(),
+        (Some((_, core)), Some(rest)) => format!("{core}.{rest}"),
+    }
+}
+
 /// From the stored form to the served one.
 pub(crate) fn from_stored(kind: &Kind, object: Value) -> Value {
     match pair(kind) {

@@ -7,8 +7,8 @@ use isopod_schema::{Kind, Status, fields};
 use isopod_store::Entry;
 use serde_json::{Map, Value};
 
-use crate::codec;
 use crate::query::Query;
+use crate::{codec, convert};
 
 /// What selectors compare.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ impl Facts {
     }
 }
 
-/// Label and field selector of a request.
+/// Label and field selector of a request, in the labels of the stored kind.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selection {
     labels: LabelSelector,
@@ -39,11 +39,14 @@ impl Selection {
         let refuse = |error: isopod_schema::selector::SelectorError| Status::bad_request(error.0);
         let labels = query.get("labelSelector").map_or(Ok(LabelSelector::everything()), LabelSelector::parse);
         let selector = query.get("fieldSelector").map_or(Ok(FieldSelector::default()), FieldSelector::parse);
-        let selection = Self { labels: labels.map_err(refuse)?, fields: selector.map_err(refuse)? };
-        match selection.fields.terms.iter().find(|term| !fields::is_selectable(kind, &term.key)) {
-            Some(term) => Err(Status::bad_request(fields::unsupported_text(&term.key))),
-            None => Ok(selection),
+        let mut selection = Self { labels: labels.map_err(refuse)?, fields: selector.map_err(refuse)? };
+        for term in &mut selection.fields.terms {
+            if !fields::is_selectable(kind, &term.key) {
+                return Err(Status::bad_request(fields::unsupported_text(&term.key)));
+            }
+            term.key = convert::stored_label(kind, std::mem::take(&mut term.key));
         }
+        Ok(selection)
     }
 
     pub(crate) fn is_everything(&self) -> bool {

@@ -232,6 +232,18 @@ async fn events_have_two_faces() {
         (&core["apiVersion"], &core["message"], &core["involvedObject"]["name"]),
         (&json!("v1"), &json!("It runs"), &json!("p"))
     );
+    let (old, new) = ("/api/v1", "/apis/events.k8s.io/v1");
+    let check = async |face: &str, selector: &str, code: u16, found: usize| {
+        let answer = cluster.ask(&format!("GET {face}/events?fieldSelector={selector}"), &[], "").await;
+        assert_eq!(answer.code, code, "{face} {selector}");
+        assert_eq!(answer.json()["items"].as_array().map_or(0, Vec::len), found, "{face} {selector}");
+    };
+    check(new, "reportingController%3Disopod.dev/test", 200, 1).await;
+    check(new, "reportingController%3Dother", 200, 0).await;
+    check(new, "regarding.name%3Dp,regarding.kind%3DPod", 200, 1).await;
+    check(new, "reportingComponent%3Disopod.dev/test", 200, 1).await;
+    check(old, "reportingComponent%3Disopod.dev/test", 200, 1).await;
+    check(old, "reportingController%3Disopod.dev/test", 400, 0).await;
     let line = "PATCH /apis/events.k8s.io/v1/namespaces/default/events/e";
     let patched =
         cluster.ok(line, json!({"series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z"}})).await;
