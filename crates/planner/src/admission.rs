@@ -7,6 +7,7 @@
 mod limits;
 mod nodes;
 mod pods;
+mod runtime;
 mod security;
 mod storage;
 
@@ -116,17 +117,19 @@ type Mutator = fn(&mut Value, &Request<'_>, &dyn Facts) -> Result<bool, Denied>;
 type Validator = fn(&Value, &Request<'_>, &dyn Facts) -> Result<Vec<String>, Denied>;
 
 /// In upstream's order; Fargate's step is what the mutating webhook of EKS does, before priorities are resolved.
-const MUTATORS: [Mutator; 7] = [
+const MUTATORS: [Mutator; 8] = [
     limits::fill_in,
     pods::add_service_account,
     pods::add_fargate,
     pods::add_priority,
     pods::add_tolerations,
     storage::add_storage_class,
+    runtime::fill_in,
     storage::add_ingress_class,
 ];
 
-const VALIDATORS: [Validator; 4] = [nodes::restrict, limits::check, security::check, storage::check_size];
+const VALIDATORS: [Validator; 5] =
+    [nodes::restrict, limits::check, security::check, storage::check_size, runtime::check];
 
 /// Fills in what the cluster decides about a new or changed object; says whether anything was filled in.
 ///
