@@ -35,11 +35,14 @@ pub(crate) struct History<'a> {
     all: Vec<&'a ControllerRevision>,
 }
 
-/// What a revision keeps of a template.
+/// What a revision keeps of a template. Clients find the revision of a template by comparing the text, in which Go has sorted
+/// the names of fields.
 fn data(template: &Value) -> Value {
     let mut template = template.clone();
     template["$patch"] = json!("replace");
-    json!({"spec": {"template": template}})
+    let mut data = json!({"spec": {"template": template}});
+    data.sort_all_objects();
+    data
 }
 
 /// The template a revision keeps.
@@ -131,4 +134,16 @@ fn create<O: Object>(owner: &O, template: &Value, name: &str, number: i64) -> Wr
     });
     let target = Target::named::<ControllerRevision>(Key::new(&*meta.namespace, name));
     Write::Create { target, object, tolerate_existing: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_keeps_the_text_that_clients_compare() {
+        let template = json!({"spec": {"containers": [{"name": "c", "image": "i"}]}, "metadata": {"labels": {"b": "1", "a": "2"}}});
+        let text = r#"{"spec":{"template":{"$patch":"replace","metadata":{"labels":{"a":"2","b":"1"}},"spec":{"containers":[{"image":"i","name":"c"}]}}}}"#;
+        assert_eq!(data(&template).to_string(), text);
+    }
 }
