@@ -15,8 +15,12 @@ use isopod_host_agent::drivers::{
     NodeRequest, PullFailure, PullRequest,
 };
 use isopod_host_agent::guest::{GuestError, GuestStream};
+use isopod_planner::environment::ImageDefaults;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
+
+/// Words in the names of images that the simulated registry has not.
+const ABSENT: [&str; 3] = ["missing", "non-existent", ":404"];
 
 /// What outlives the agent: the microVMs of a host, those of pods and those of nodes.
 #[derive(Clone, Default)]
@@ -78,11 +82,12 @@ pub struct FakeDrivers(pub FakeHost);
 #[async_trait]
 impl Drivers for FakeDrivers {
     async fn ensure_image(&self, request: PullRequest) -> Result<LocalImage, PullFailure> {
-        if request.image.contains("missing") {
+        if ABSENT.iter().any(|word| request.image.contains(word)) {
             return Err(PullFailure { reason: "ErrImagePull", message: format!("{}: not found", request.image) });
         }
         Ok(LocalImage {
             id: format!("{}@sha256:fake", request.image),
+            defaults: ImageDefaults { cmd: vec!["serve".into()], ..ImageDefaults::default() },
             stop_signal: "SIGTERM".into(),
             ..LocalImage::default()
         })
