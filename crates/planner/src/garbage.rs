@@ -120,19 +120,21 @@ pub fn plan(graph: &Graph, uid: &str) -> Plan {
     collect(graph, item)
 }
 
-/// Deletes an object that has lost all owners, or forgets those that are gone.
+/// Deletes an object that has lost all owners, or forgets those that are gone. An owner that waits for its dependents to go is as
+/// good as gone to those that have another.
 fn collect(graph: &Graph, item: &Item) -> Plan {
-    let (alive, gone): (Vec<_>, Vec<_>) =
-        item.meta.owner_references.iter().partition(|reference| graph.owner(item, reference).is_some());
-    let waiting = |reference: &&OwnerReference| graph.owner(item, reference).is_some_and(waits_for_dependents);
-    if alive.is_empty() || alive.iter().all(waiting) {
-        let propagation = if alive.is_empty() { "Background" } else { "Foreground" };
-        return delete(item, propagation);
+    let owner = |reference: &OwnerReference| graph.owner(item, reference);
+    let references = &item.meta.owner_references;
+    let stays = |reference: &&OwnerReference| owner(reference).is_some_and(|owner| !waits_for_dependents(owner));
+    let staying: Vec<_> = references.iter().filter(stays).collect();
+    if staying.is_empty() {
+        let is_waited_for = references.iter().any(|reference| owner(reference).is_some());
+        return delete(item, if is_waited_for { "Foreground" } else { "Background" });
     }
-    if gone.is_empty() {
+    if staying.len() == references.len() {
         return Plan::nothing();
     }
-    patch_meta(item, &json!({"ownerReferences": alive}))
+    patch_meta(item, &json!({"ownerReferences": staying}))
 }
 
 fn waits_for_dependents(owner: &Item) -> bool {
@@ -183,8 +185,8 @@ fn waits_for(graph: &Graph, item: &Item, uid: &str) -> bool {
     false
 }
 
-/// Deletes the dependents that block, then lets the object go. What waits for the object itself cannot be waited for: owners
-/// in a circle go at once.
+/// Deletes the dependents that block and have no other owner, then lets the object go. What waits for the object itself cannot be
+/// waited for: owners in a circle go at once.
 fn foreground(graph: &Graph, item: &Item) -> Plan {
     let blocking = |dependent: &&Item| {
         let waits = dependent.meta.is_deleting() && waits_for(graph, dependent, &item.meta.uid);
@@ -196,7 +198,7 @@ fn foreground(graph: &Graph, item: &Item) -> Plan {
     }
     let mut plan = Plan::nothing();
     for dependent in left.filter(|dependent| !dependent.meta.is_deleting()) {
-        plan.writes.extend(delete(dependent, "Foreground").writes);
+        plan.writes.extend(collect(graph, dependent).writes);
     }
     plan
 }
@@ -261,6 +263,10 @@ mod tests {
         check(&all, "b", &["delete b Foreground"]);
         check(&["a deleting foregroundDeletion", "c <a"], "a", &["patch a {\"finalizers\":[]"]);
         check(&["a deleting foregroundDeletion", "b <a! deleting"], "a", &[]);
+        let shared = ["a deleting foregroundDeletion", "b <a! <c", "c"];
+        check(&shared, "a", &["patch b {\"ownerReferences\":[{"]);
+        check(&shared, "b", &["patch b {\"ownerReferences\":[{"]);
+        check(&["a deleting foregroundDeletion", "b <a! <gone"], "a", &["delete b Foreground"]);
     }
 
     #[test]
