@@ -237,6 +237,15 @@ fn now() -> i64 {
     since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
+/// The code with which a program ends at once: `exit N`, on its own or as a shell's command.
+fn ends_with(argv: &[String]) -> Option<i32> {
+    let words: Vec<&str> = match argv {
+        [shell, flag, script] if shell.ends_with("sh") && flag == "-c" => script.split_whitespace().collect(),
+        _ => argv.iter().map(String::as_str).collect(),
+    };
+    if let ["exit", code] = words[..] { Some(code.parse().unwrap_or(0)) } else { None }
+}
+
 fn unsupported() -> GuestError {
     GuestError::Lost("a simulated microVM has no streams".into())
 }
@@ -309,10 +318,8 @@ impl Machine for FakeMachine {
         let status =
             api::ContainerStatus { id: config.id.clone(), name: config.name, started_unix_nanos, ..Default::default() };
         self.inside().containers.insert(config.id.clone(), status);
-        if let [first, code] = &config.argv[..]
-            && first == "exit"
-        {
-            self.exit(&config.id, code.parse().unwrap_or(0));
+        if let Some(code) = ends_with(&config.argv) {
+            self.exit(&config.id, code);
         }
         Ok(api::StartContainerResponse { started_unix_nanos, pid: 1 })
     }
