@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: what every source file must be like, and how long functions and files may be. It never looks at what
 //! code does.
 
+mod conformance;
 mod ratchet;
 mod sizes;
 
@@ -90,6 +91,8 @@ pub fn check() -> Result<()> {
     }
     let ratchet = fs::read_to_string(root.join(RATCHET)).context(RATCHET)?;
     findings.extend(ratchet::compare(&ratchet::parse(&ratchet)?, &sizes));
+    let green = fs::read_to_string(root.join(conformance::LIST)).context(conformance::LIST)?;
+    findings.extend(conformance::compare(&green, &conformance::before()));
     if !findings.is_empty() {
         bail!("{}", findings.join("\n"));
     }
