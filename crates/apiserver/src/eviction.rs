@@ -22,6 +22,8 @@ use crate::subresource::delete_named;
 
 /// Seconds after which a refused eviction may be tried again.
 const RETRY_SECONDS: u32 = 10;
+/// Condition of pods that go for no fault of their own.
+const DISRUPTION_TARGET: &str = "DisruptionTarget";
 /// How often a budget that others write at the same time is tried.
 const TRIES: usize = 20;
 
@@ -33,6 +35,9 @@ pub(crate) async fn answer(context: &Context<'_>, body: &[u8]) -> Result<Respons
     Asked::new(context, Operation::Create, &eviction, None, options.dry_run).show(&eviction).await?;
     if needs_budget(&pod) {
         spend(context, &pod, options.dry_run).await?;
+    }
+    if !options.dry_run && !strategy::is_deleting(&pod) {
+        mark(context).await?;
     }
     delete_named(context, &options).await?;
     let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
@@ -66,6 +71,35 @@ async fn spend(context: &Context<'_>, pod: &Value, dry_run: bool) -> Result<(), 
     Err(refused(Refusal::Now("The disruption budget is being written by others".into())))
 }
 
+/// Says on the pod why it goes, for whoever counts its failures, such as a Job.
+async fn mark(context: &Context<'_>) -> Result<(), Status> {
+    for _ in 0..TRIES {
+        let entry = context.entry(&context.info.name)?;
+        let old = codec::decode(&entry.value)?;
+        let mut pod = old.clone();
+        let condition = json!({
+            "type": DISRUPTION_TARGET, "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
+            "lastTransitionTime": strategy::time_text(context.now),
+        });
+        let others = pod["status"]["conditions"].as_array().into_iter().flatten();
+        let others = others.filter(|other| other["type"] != DISRUPTION_TARGET).cloned();
+        pod["status"]["conditions"] = others.chain([condition]).collect();
+        if write_status(context, &entry, &old, pod).await? {
+            return Ok(());
+        }
+    }
+    Err(Status::server_timeout(context.kind, "update"))
+}
+
+/// Writes the status of an object that the server changes itself; returns whether nobody wrote it meanwhile.
+async fn write_status(context: &Context<'_>, entry: &Entry, old: &Value, mut new: Value) -> Result<bool, Status> {
+    let mut own = Context::internal(&context.server, old)?;
+    own.info.subresource = "status".into();
+    ownership::settle(&own, Part::Status, old, &mut new, Claim::ByChange(Value::Null))?;
+    let write = Write::put(entry.key.clone(), Expect::Revision(entry.mod_revision), codec::encode(&new));
+    Ok(matches!(commit(&context.server, write).await?, Outcome::Committed(_)))
+}
+
 fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
     conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
@@ -93,11 +127,7 @@ async fn spend_one(
     let mut spent = budget.clone();
     spent["status"]["disruptionsAllowed"] = (view.status.disruptions_allowed - 1).into();
     spent["status"]["disruptedPods"][context.info.name.as_str()] = strategy::time_text(context.now).into();
-    let mut own = Context::internal(&context.server, budget)?;
-    own.info.subresource = "status".into();
-    ownership::settle(&own, Part::Status, budget, &mut spent, Claim::ByChange(Value::Null))?;
-    let write = Write::put(entry.key.clone(), Expect::Revision(entry.mod_revision), codec::encode(&spent));
-    Ok(matches!(commit(&context.server, write).await?, Outcome::Committed(_)))
+    write_status(context, entry, budget, spent).await
 }
 
 fn budgets(context: &Context<'_>, pod: &Value) -> Result<Vec<(Arc<Entry>, Value)>, Status> {
