@@ -164,13 +164,9 @@ impl View<'_> {
         if matches!(runs.run, Run::Ended(_)) {
             return self.why_not_again(container, runs);
         }
-        let waits_for_init = !super::is_init(self.pod, container) && !self.initialized();
-        let reason = if waits_for_init && !self.pod.spec.init_containers.is_empty() {
-            "PodInitializing"
-        } else {
-            "ContainerCreating"
-        };
-        (reason.into(), String::new())
+        // Also said of init containers themselves, as upstream does.
+        let initializes = !self.pod.spec.init_containers.is_empty();
+        (if initializes { "PodInitializing" } else { "ContainerCreating" }.into(), String::new())
     }
 
     fn why_not_again(&self, container: &Container, runs: &Runs) -> (String, String) {

@@ -242,6 +242,7 @@ fn init_containers_run_first_and_one_by_one() {
     }));
     play.run().did(&["pull", "machine", "configure", "start a 0"]);
     play.shows("Pending", &format!("{STATE}/waiting/reason"), json!("PodInitializing"));
+    play.shows("Pending", "/initContainerStatuses/2/state/waiting/reason", json!("PodInitializing"));
     play.exits("a", 1).did(&["start a 1"]);
     play.exits("a", 0).did(&["start s 0", "start b 0"]);
     play.exits("b", 0).did(&["start c 0"]);
