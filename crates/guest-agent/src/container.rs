@@ -64,7 +64,16 @@ pub(crate) struct Running {
     /// Its terminal; input, output and size go through it.
     pub(crate) terminal: Option<Arc<Stream>>,
     /// Its standard input, where it has no terminal. None inside: closed.
-    pub(crate) stdin: tokio::sync::Mutex<Option<Stream>>,
+    pub(crate) stdin: Mutex<Option<Stream>>,
+}
+
+impl Running {
+    /// Standard input for one session: a descriptor of its own, so that however it ends, the next one finds the input open.
+    /// The only session of a `stdin_once` container takes it along.
+    pub(crate) fn lend_input(&self, once: bool) -> Option<Stream> {
+        let mut stdin = self.stdin.lock().unwrap_or_else(PoisonError::into_inner);
+        if once { stdin.take() } else { stdin.as_ref().and_then(|stream| stream.try_clone().ok()) }
+    }
 }
 
 impl Container {

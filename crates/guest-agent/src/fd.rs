@@ -78,6 +78,11 @@ impl Stream {
         Ok(())
     }
 
+    /// Another descriptor of the same open file.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Self::new(self.get().try_clone()?)
+    }
+
     pub(crate) fn get(&self) -> &OwnedFd {
         self.0.0.get_ref()
     }

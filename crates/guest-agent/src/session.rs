@@ -80,7 +80,7 @@ async fn run_exec(
     }
     let input = async {
         let mut stdin = streams.stdin;
-        feed(inputs, &mut stdin, terminal).await;
+        feed(inputs, &mut stdin, terminal, true).await;
         // The host said that there is no more; the process may go on.
         std::future::pending::<()>().await;
     };
@@ -144,24 +144,16 @@ async fn follow(container: &Container, mut offset: u64, sender: &Sender<ExecOutp
 
 async fn attached_input(container: &Container, request: &AttachRequest, inputs: Streaming<ExecInput>) {
     if let Ok(running) = container.running() {
-        let mut nothing = None;
-        let mut stdin = running.stdin.lock().await;
-        let used = if request.stdin { &mut *stdin } else { &mut nothing };
-        let mut kept = None;
-        if !container.config.stdin_once {
-            // Another session may want it after this one.
-            kept = used.as_ref().and_then(|stream| stream.get().try_clone().ok()).and_then(|fd| Stream::new(fd).ok());
-        }
-        feed(inputs, used, running.terminal.clone()).await;
-        if used.is_none() {
-            *used = kept;
-        }
+        let once = container.config.stdin_once;
+        let mut stdin = if request.stdin { running.lend_input(once) } else { None };
+        feed(inputs, &mut stdin, running.terminal.clone(), once).await;
     }
     std::future::pending::<()>().await;
 }
 
-/// Takes the host's inputs until they end. Closes standard input when the host says so.
-async fn feed(mut inputs: Streaming<ExecInput>, stdin: &mut Option<Stream>, terminal: Option<Arc<Stream>>) {
+/// Takes the host's inputs until they end. Closes `stdin` when the host says so, and lets a program at the terminal know if
+/// that is to be the end of all input (`last`).
+async fn feed(mut inputs: Streaming<ExecInput>, stdin: &mut Option<Stream>, terminal: Option<Arc<Stream>>, last: bool) {
     while let Ok(Some(input)) = inputs.message().await {
         match input.kind {
             Some(ExecInputKind::Stdin(bytes)) => {
@@ -174,7 +166,8 @@ async fn feed(mut inputs: Streaming<ExecInput>, stdin: &mut Option<Stream>, term
                 }
             }
             Some(ExecInputKind::StdinClosed(_)) => match &terminal {
-                Some(terminal) => drop(terminal.write_all(&[END_OF_INPUT]).await),
+                Some(terminal) if last => drop(terminal.write_all(&[END_OF_INPUT]).await),
+                Some(_) => {}
                 None => drop(stdin.take()),
             },
             Some(ExecInputKind::Resize(size)) => resize(terminal.as_deref(), Some(size)),

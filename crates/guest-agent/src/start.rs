@@ -5,7 +5,7 @@ use std::{
     io::{self, Read},
     os::fd::OwnedFd,
     path::{Component, Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use isopod_guest_api::{ContainerConfig, ContainerStarted, ErrorKind, EventKind, LogStream, StartContainerResponse};
@@ -47,10 +47,7 @@ pub(crate) async fn start(agent: &Arc<Agent>, container: Arc<Container>) -> Resu
             outputs.spawn(container::collect(container.clone(), output, stream));
         }
     }
-    container.begin(
-        Running { child: made.child, process: plan.process, terminal, stdin: tokio::sync::Mutex::new(stdin) },
-        started,
-    );
+    container.begin(Running { child: made.child, process: plan.process, terminal, stdin: Mutex::new(stdin) }, started);
     agent
         .events
         .push(started, EventKind::Started(ContainerStarted { id: config.id.clone(), started_unix_nanos: started }));

@@ -40,7 +40,7 @@ pub struct ContainerConfig {
     /// Keep standard input open for `Attach`; otherwise it is empty.
     #[prost(bool, tag = "12")]
     pub stdin: bool,
-    /// Close standard input for good when the first attached session that wrote to it ends.
+    /// Close standard input for good when the first session that attached to it ends.
     #[prost(bool, tag = "13")]
     pub stdin_once: bool,
     /// Volumes to mount, in order.

@@ -82,8 +82,10 @@ fn pods_run_where_they_belong(cluster: &Cluster) {
 fn the_worker_node_is_a_whole_one(cluster: &Cluster) {
     cluster.kubectl(&["apply", "-f", &manifest("agent.yaml")]);
     cluster.kubectl(&["rollout", "status", "daemonset", "agent", NAMESPACE, "--timeout=90s"]);
-    let said = cluster.kubectl(&["logs", NAMESPACE, "ds/agent"]);
-    assert!(said.starts_with("ip-") && said.ends_with("seen\n"), "{said}");
+    cluster.wait_until("the agent has the node's name and files", || {
+        let said = cluster.kubectl(&["logs", NAMESPACE, "ds/agent"]);
+        said.starts_with("ip-") && said.ends_with("seen\n")
+    });
     assert_eq!(starts(cluster), 1);
     cluster.kubectl(&["delete", "pod", NAMESPACE, "-l", "app=database"]);
     cluster.kubectl(&["rollout", "status", "deployment", "database", NAMESPACE, "--timeout=90s"]);

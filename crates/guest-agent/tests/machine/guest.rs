@@ -315,18 +315,35 @@ async fn input_reaches_an_attached_container_and_ports_are_forwarded() {
     client
         .start_container(ContainerConfig {
             stdin: true,
-            ..container("cat", "read a; echo got $a; read b; echo got $b")
+            ..container("cat", "while read a; do echo got $a; done; echo closed")
         })
         .await
         .unwrap();
     let attach = || AttachRequest { container_id: "cat".into(), stdin: true, terminal_size: None };
-    let mut first = client.attach(attach()).await.unwrap();
-    first.input.send(ExecInput::Stdin(Bytes::from_static(b"one\n"))).await.unwrap();
-    assert_eq!(first.output.recv().await, Some(ExecOutput::Stdout(Bytes::from_static(b"got one\n"))));
+    // However a session ends, the next one finds the input open.
+    for closes in [false, true].repeat(10) {
+        let mut session = client.attach(attach()).await.unwrap();
+        session.input.send(ExecInput::Stdin(Bytes::from_static(b"one\n"))).await.unwrap();
+        assert_eq!(session.output.recv().await, Some(ExecOutput::Stdout(Bytes::from_static(b"got one\n"))));
+        if closes {
+            session.input.send(ExecInput::StdinClosed).await.unwrap();
+        }
+    }
+
+    client
+        .start_container(ContainerConfig {
+            stdin: true,
+            stdin_once: true,
+            ..container("once", "read a; echo got $a; read b; echo got $b")
+        })
+        .await
+        .unwrap();
+    let once = || AttachRequest { container_id: "once".into(), ..attach() };
+    let watching = client.attach(AttachRequest { stdin: false, ..once() }).await.unwrap();
+    let first = client.attach(once()).await.unwrap();
+    first.input.send(ExecInput::Stdin(Bytes::from_static(b"two\n"))).await.unwrap();
     drop(first);
-    let second = client.attach(attach()).await.unwrap();
-    second.input.send(ExecInput::Stdin(Bytes::from_static(b"two\n"))).await.unwrap();
-    assert_eq!(finish(second).await, ("got two\n".into(), ExecOutput::Exited { code: 0 }));
+    assert_eq!(finish(watching).await, ("got two\ngot\n".into(), ExecOutput::Exited { code: 0 }));
 
     client
         .start_container(ContainerConfig {
