@@ -126,8 +126,9 @@ pub(crate) async fn collection(context: &Context<'_>, body: &[u8]) -> Result<Res
     let prefix = codec::prefix(context.stored, context.namespace());
     let listed = context.server.store.list(&ListQuery { prefix, ..ListQuery::default() });
     let listed = listed.map_err(Status::internal)?;
+    let entries = conversion::shown(&context.server, context.kind, listed.entries).await?;
     let mut items: Vec<Value> = Vec::new();
-    for entry in listed.entries.iter().filter(|entry| selection.matches(context.stored, entry)) {
+    for entry in entries.iter().filter(|entry| selection.matches(context.stored, entry)) {
         let name = entry.key.rsplit('/').next().unwrap_or_default();
         match named(context, name, &options).await {
             Ok(deleted) => items.push(convert::from_stored(context.kind, codec::decode(&deleted.bytes)?)),

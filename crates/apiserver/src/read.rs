@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use isopod_schema::{Status, protobuf};
-use isopod_store::{Entry, ListError, ListQuery};
+use isopod_store::{Entry, List, ListError, ListQuery};
 use serde_json::{Value, json};
 
 use crate::body::{Body, Joiner};
@@ -49,13 +49,14 @@ pub(crate) async fn list(context: &Context<'_>) -> Result<Response, Status> {
     if let State::NotOlderThan(revision) | State::Exactly(revision) = page.state {
         reach(&context.server, revision).await?;
     }
-    let mut listed = match find(context, &selection, &page) {
-        Ok(listed) => listed,
+    let mut found = match find(context, &selection, &page) {
+        Ok(found) => found,
         Err(ListError::Future { asked, current }) => return Err(Status::version_too_large(asked, current)),
         Err(ListError::Compacted { .. }) => return Ok(too_old(&page, &negotiate::status_output(&context.headers))),
     };
-    listed.entries = conversion::shown(&context.server, context.kind, listed.entries).await?;
-    encode(context, listed)
+    // Fields are selected as the request's version has them.
+    found.entries = conversion::shown(&context.server, context.kind, found.entries).await?;
+    encode(context, select(context, &selection, &page, found))
 }
 
 /// 410; a list that was being continued gets a token with which it can go on at the newest state.
@@ -87,16 +88,20 @@ pub(crate) fn prefix(context: &Context<'_>, selection: &Selection) -> String {
     }
 }
 
-fn find(context: &Context<'_>, selection: &Selection, page: &Page) -> Result<Listed, ListError> {
+/// The page, if the request is about everything; otherwise all there is to select from.
+fn find(context: &Context<'_>, selection: &Selection, page: &Page) -> Result<List, ListError> {
     let base = codec::prefix(context.stored, context.namespace());
-    let all = selection.is_everything();
-    let query = ListQuery {
+    context.server.store.list(&ListQuery {
         prefix: prefix(context, selection),
         start: if page.start.is_empty() { String::new() } else { format!("{base}{}", page.start) },
-        limit: if all { page.limit } else { 0 },
+        limit: if selection.is_everything() { page.limit } else { 0 },
         at: if let State::Exactly(revision) = page.state { Some(revision) } else { None },
-    };
-    let list = context.server.store.list(&query)?;
+    })
+}
+
+fn select(context: &Context<'_>, selection: &Selection, page: &Page, list: List) -> Listed {
+    let base = codec::prefix(context.stored, context.namespace());
+    let all = selection.is_everything();
     let (mut entries, mut remaining) = (list.entries, list.remaining);
     if !all {
         entries.retain(|entry| selection.matches(context.stored, entry));
@@ -113,7 +118,7 @@ fn find(context: &Context<'_>, selection: &Selection, page: &Page) -> Result<Lis
             metadata["remainingItemCount"] = remaining.into();
         }
     }
-    Ok(Listed { entries, metadata })
+    Listed { entries, metadata }
 }
 
 fn encode(context: &Context<'_>, listed: Listed) -> Result<Response, Status> {

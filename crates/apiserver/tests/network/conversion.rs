@@ -50,7 +50,8 @@ fn version(name: &str, storage: bool, properties: Value) -> Value {
 async fn define(site: &Site, client: Value) {
     let (host, port) = (json!({"type": "string"}), json!({"type": "integer"}));
     let old = version("v1", true, json!({"host": {"type": "string", "pattern": ":"}}));
-    let new = version("v2", false, json!({"host": host, "port": port}));
+    let mut new = version("v2", false, json!({"host": host, "port": port}));
+    new["selectableFields"] = json!([{"jsonPath": ".spec.host"}, {"jsonPath": ".spec.port"}]);
     let conversion =
         json!({"strategy": "Webhook", "webhook": {"clientConfig": client, "conversionReviewVersions": ["v1"]}});
     let names = json!({"plural": "links", "kind": "Link"});
@@ -118,6 +119,30 @@ async fn every_verb_shows_the_version_that_was_asked_for() {
     assert_eq!(get(&site, "v1", "c").await["spec"], json!({"host": "z:4"}));
     let gone = site.request("DELETE", &format!("{}/c", links("v2")), "", Value::Null).await;
     assert_eq!(gone["status"], "Success");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_are_selected_in_the_version_that_was_asked_for() {
+    let (site, hooks) = (Site::open().await, Hooks::open().await);
+    define(&site, hooks.client("/convert")).await;
+    for (name, host) in [("a", "x:1"), ("b", "x:2"), ("c", "y:1")] {
+        let object = json!({"apiVersion": "demo.example.com/v1", "kind": "Link", "metadata": {"name": name}, "spec": {"host": host}});
+        site.post(&links("v1"), object).await;
+    }
+    let check = async |method: &str, selector: &str, expected: &[&str]| {
+        let path = format!("{}?fieldSelector={selector}", links("v2"));
+        let list = site.request(method, &path, "", Value::Null).await;
+        let items = list["items"].as_array().unwrap().iter();
+        assert_eq!(items.map(|item| item["metadata"]["name"].as_str().unwrap()).collect::<Vec<_>>(), expected);
+    };
+    check("GET", "spec.host%3Dx", &["a", "b"]).await;
+    check("GET", "spec.host%3Dx,spec.port%3D2", &["b"]).await;
+    check("GET", "spec.host!%3Dx", &["c"]).await;
+    check("DELETE", "spec.port%3D1", &["a", "c"]).await;
+    check("GET", "", &["b"]).await;
+    let (code, message) =
+        refused(&site, "GET", &format!("{}?fieldSelector=spec.port%3D1", links("v1")), Value::Null).await;
+    assert_eq!((code, message.as_str()), (400, "field label not supported: spec.port"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
