@@ -32,6 +32,7 @@ mod session;
 mod signal;
 mod start;
 mod stats;
+mod sysctl;
 mod tenants;
 mod users;
 mod veth;

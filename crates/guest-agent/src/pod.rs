@@ -11,7 +11,9 @@ use std::{
 use isopod_guest_api::{ErrorKind, NetworkConfig, PodConfig, UpdateVolumeRequest, VolumeSource};
 use rustix::mount::{MountFlags, mount};
 
-use crate::{disk::Images, fault::Fault, identity::Identity, network, path, relay::Relays, sandbox::Sandbox, volume};
+use crate::{
+    disk::Images, fault::Fault, identity::Identity, network, path, relay::Relays, sandbox::Sandbox, sysctl, volume,
+};
 
 const SHM_BYTES: u64 = 64 << 20;
 
@@ -38,6 +40,10 @@ impl Pod {
             Identity::from(&config).assume()?;
             None
         };
+        match &sandbox {
+            Some(sandbox) => sandbox.within(|| sysctl::set(&config.sysctls))??,
+            None => sysctl::set(&config.sysctls)?,
+        }
         let directory = path::pod(&config.uid);
         write_pod_files(&directory, &config).map_err(Fault::internal("pod files"))?;
         mount_shm(&directory.join("shm"), config.shm_size_bytes)?;

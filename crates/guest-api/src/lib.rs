@@ -24,8 +24,8 @@ pub use error::{ErrorKind, GuestFault};
 pub use event::{ContainerExited, ContainerStarted, Event, EventKind, EventsRequest};
 pub use pod::{
     DiskSlot, DiskVolume, Empty, EmptyDirVolume, FilesVolume, HelloRequest, HelloResponse, HostPathVolume, HostPort,
-    ImageDisk, NetworkConfig, NodeConfig, PodConfig, PodUid, PrepareRequest, TransportProtocol, UpdateVolumeRequest,
-    Volume, VolumeFile, VolumeSource,
+    ImageDisk, NetworkConfig, NodeConfig, PodConfig, PodUid, PrepareRequest, Sysctl, TransportProtocol,
+    UpdateVolumeRequest, Volume, VolumeFile, VolumeSource,
 };
 pub use stream::{
     AttachRequest, ConnectInput, ConnectInputKind, ConnectOutput, ConnectTarget, ContainerStats, ExecExited, ExecInput,

@@ -132,6 +132,20 @@ pub struct PodConfig {
     /// Ports of the node that lead to a shared pod.
     #[prost(message, repeated, tag = "14")]
     pub host_ports: Vec<HostPort>,
+    /// Kernel parameters, set before anything of the pod runs.
+    #[prost(message, repeated, tag = "15")]
+    pub sysctls: Vec<Sysctl>,
+}
+
+/// A kernel parameter.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Sysctl {
+    /// Name with dots between its parts; a slash stands for a dot in a part.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Value, as written.
+    #[prost(string, tag = "2")]
+    pub value: String,
 }
 
 /// A port of the node that leads to a pod.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use isopod_guest_api as api;
-use isopod_planner::environment::Process;
+use isopod_planner::environment::{ConfigProblem, Process, sub_path};
 use isopod_planner::scheduler::ports;
+use isopod_planner::sysctls;
 use isopod_planner::volumes::{Content, VolumeContent};
 use isopod_types::pod::{Container, Pod, PodSpec};
 
@@ -70,25 +71,37 @@ pub(crate) fn published(spec: &PodSpec, node: Ipv4Addr) -> Vec<isopod_net::HostP
     ports::led(spec).filter_map(lead).collect()
 }
 
-/// A container for the guest. `path` expands variables in `subPathExpr`.
+/// Kernel parameters of a pod, for its guest.
+pub(crate) fn sysctls(spec: &PodSpec) -> Vec<api::Sysctl> {
+    let sysctls = spec.security_context.sysctls.iter();
+    sysctls.map(|sysctl| api::Sysctl { name: sysctls::dotted(&sysctl.name), value: sysctl.value.clone() }).collect()
+}
+
+/// A container for the guest.
+///
+/// # Errors
+/// The text of a mount that cannot be made.
 pub(crate) fn container(
     pod: &Pod,
     spec: &Container,
     attempt: u32,
     slot: u32,
     process: Process,
-    expand: impl Fn(&str) -> String,
-) -> api::ContainerConfig {
+) -> Result<api::ContainerConfig, String> {
     let security = &spec.security_context;
-    let mounts = spec.volume_mounts.iter().map(|mount| api::Mount {
-        volume: mount.name.clone(),
-        mount_path: mount.mount_path.clone(),
-        sub_path: if mount.sub_path_expr.is_empty() { mount.sub_path.clone() } else { expand(&mount.sub_path_expr) },
-        read_only: mount.read_only,
+    let variables = process.env.iter().cloned().collect();
+    let mounts = spec.volume_mounts.iter().map(|mount| {
+        Ok(api::Mount {
+            volume: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            sub_path: sub_path(mount, &variables)?,
+            read_only: mount.read_only,
+        })
     });
+    let mounts: Result<_, ConfigProblem> = mounts.collect();
     let pod_security = &pod.spec.security_context;
     let groups = pod_security.supplemental_groups.iter().chain(&pod_security.fs_group);
-    api::ContainerConfig {
+    Ok(api::ContainerConfig {
         id: container_id(&spec.name, attempt),
         name: spec.name.clone(),
         image_slot: slot,
@@ -102,7 +115,7 @@ pub(crate) fn container(
         tty: spec.tty,
         stdin: spec.stdin,
         stdin_once: spec.stdin_once,
-        mounts: mounts.collect(),
+        mounts: mounts.map_err(|problem| problem.to_string())?,
         memory_limit_bytes: process.memory_limit_bytes,
         cpu_limit_millis: process.cpu_limit_millis,
         cpu_request_millis: process.cpu_request_millis,
@@ -115,7 +128,7 @@ pub(crate) fn container(
         termination_message_path: spec.termination_message_path.clone(),
         termination_message_from_logs: spec.termination_message_policy == "FallbackToLogsOnError",
         ..api::ContainerConfig::default()
-    }
+    })
 }
 
 /// Volumes for the guest. `disks` says in which slot the disk of a claim is.

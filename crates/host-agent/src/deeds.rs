@@ -331,6 +331,7 @@ async fn pod_config(deed: &Deed, machine: &dyn Machine) -> Result<api::PodConfig
         host_ports: convert::host_ports(&pod.spec),
         volumes: convert::volumes(contents, &disks),
         fs_group: pod.spec.security_context.fs_group,
+        sysctls: convert::sysctls(&pod.spec),
         ..Default::default()
     })
 }
@@ -398,9 +399,7 @@ async fn container_config(deed: &Deed, spec: &Container, attempt: u32) -> Result
     let image = deed.images.get(&spec.image).cloned().unwrap_or_default();
     let process =
         process(&deed.pod, spec, &image.defaults, &sources, &place(deed)).map_err(|problem| problem.to_string())?;
-    let variables = process.env.iter().cloned().collect();
-    let expand = |text: &str| isopod_planner::environment::expand(text, &variables);
-    Ok(convert::container(&deed.pod, spec, attempt, slot(&deed.pod, &spec.image), process, expand))
+    convert::container(&deed.pod, spec, attempt, slot(&deed.pod, &spec.image), process)
 }
 
 async fn send_signal(deed: &Deed, name: &str, signal: Signal, failed_probe: Option<ProbeKind>) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use isopod_types::Quantity;
 use isopod_types::node::{ConfigMap, Secret, Service};
-use isopod_types::pod::{Container, EnvVarSource, FieldRef, Pod, ResourceFieldRef};
+use isopod_types::pod::{Container, EnvVarSource, FieldRef, Pod, ResourceFieldRef, VolumeMount};
 
 use crate::volumes::decode_base64;
 
@@ -134,6 +134,10 @@ fn argv(container: &Container, image: &ImageDefaults, env: &BTreeMap<String, Str
 
 /// Replaces `$(NAME)`; `$$(NAME)` stays as `$(NAME)`, unknown names stay as they are.
 pub fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
+    expanded(text, |name| env.get(name).cloned())
+}
+
+fn expanded(text: &str, mut value: impl FnMut(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -143,8 +147,8 @@ pub fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
             out.push('$');
             rest = escaped;
         } else if let Some((name, after)) = rest.strip_prefix("$(").and_then(|inner| inner.split_once(')')) {
-            match env.get(name) {
-                Some(value) => out.push_str(value),
+            match value(name) {
+                Some(value) => out.push_str(&value),
                 None => out.push_str(&rest[..name.len() + 3]),
             }
             rest = after;
@@ -154,6 +158,34 @@ pub fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
         }
     }
     out + rest
+}
+
+/// The path in its volume that a mount shows; empty: the whole volume.
+///
+/// # Errors
+/// [`ConfigProblem`] for a variable that is not there and for a path that leads out of the volume.
+pub fn sub_path(mount: &VolumeMount, env: &BTreeMap<String, String>) -> Result<String, ConfigProblem> {
+    let mut missing = None;
+    let path = if mount.sub_path_expr.is_empty() {
+        mount.sub_path.clone()
+    } else {
+        expanded(&mount.sub_path_expr, |name| {
+            env.get(name).cloned().or_else(|| {
+                missing = Some(name.to_owned());
+                None
+            })
+        })
+    };
+    match missing {
+        Some(name) => Err(ConfigProblem(format!("missing value for {name:?}"))),
+        None if path.starts_with('/') => {
+            Err(ConfigProblem(format!("error SubPath `{path}` must not be an absolute path")))
+        }
+        None if path.split('/').any(|part| part == "..") => {
+            Err(ConfigProblem(format!("unable to provision SubPath `{path}`: must not contain '..'")))
+        }
+        None => Ok(path),
+    }
 }
 
 /// Keeps the first place and the last value of each name.
@@ -464,6 +496,26 @@ mod tests {
             "250",
         );
         check_env(json!([{"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "P"}}}]), "S", "secret");
+    }
+
+    #[test]
+    fn sub_paths_stay_in_their_volume() {
+        let env = BTreeMap::from([("A", "a"), ("ROOT", "/tmp"), ("UP", ".."), ("NONE", "")]);
+        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        for (field, path, expected) in [
+            ("subPath", "", Ok("")),
+            ("subPath", "$(A)/..b", Ok("$(A)/..b")),
+            ("subPathExpr", "x/$(A)", Ok("x/a")),
+            ("subPathExpr", "$$(A)", Ok("$(A)")),
+            ("subPathExpr", "$(ROOT)", Err("error SubPath `/tmp` must not be an absolute path")),
+            ("subPathExpr", "$(NONE)/x", Err("error SubPath `/x` must not be an absolute path")),
+            ("subPathExpr", "a/$(UP)", Err("unable to provision SubPath `a/..`: must not contain '..'")),
+            ("subPathExpr", "$(B)", Err("missing value for \"B\"")),
+        ] {
+            let mount: VolumeMount = serde_json::from_value(json!({"name": "v", field: path})).unwrap();
+            let found = sub_path(&mount, &env).map_err(|problem| problem.to_string());
+            assert_eq!(found.as_deref().map_err(|text| &text[..]), expected);
+        }
     }
 
     #[test]

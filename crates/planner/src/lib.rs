@@ -37,6 +37,7 @@ pub mod roles;
 pub mod scheduler;
 pub mod sizing;
 pub mod statefulset;
+pub mod sysctls;
 pub mod taint_eviction;
 mod template;
 pub mod usage;

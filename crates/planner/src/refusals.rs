@@ -5,6 +5,8 @@
 use isopod_types::pod::{Container, Pod, Volume};
 use isopod_types::probe::Handler;
 
+use crate::sysctls;
+
 /// Capabilities that may be added: the default set of containers, and a few harmless in a VM of one's own.
 const ALLOWED_CAPABILITIES: [&str; 18] = [
     "AUDIT_WRITE",
@@ -103,8 +105,9 @@ pub fn refusals(pod: &Pod) -> Vec<String> {
     if pod.metadata.owner_references.iter().any(|owner| owner.kind == "DaemonSet") {
         reasons.push("DaemonSet not supported".into());
     }
-    if !pod.spec.security_context.sysctls.is_empty() {
-        reasons.push("sysctls not supported by this version".into());
+    let sysctls = sysctls::refused_alone(pod);
+    if !sysctls.is_empty() {
+        reasons.push(format!("sysctls not supported: {}", sysctls.join(", ")));
     }
     reasons.dedup();
     reasons

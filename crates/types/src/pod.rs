@@ -159,8 +159,18 @@ pub struct PodSecurityContext {
     pub fs_group: Option<u32>,
     /// Further groups.
     pub supplemental_groups: Vec<u32>,
-    /// Kernel settings.
-    pub sysctls: Vec<Value>,
+    /// Kernel parameters that the pod sets.
+    pub sysctls: Vec<Sysctl>,
+}
+
+/// A kernel parameter.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Sysctl {
+    /// Name, its parts separated by dots or slashes.
+    pub name: String,
+    /// Value, as written.
+    pub value: String,
 }
 
 /// A container.

@@ -10,3 +10,4 @@ mod network;
 mod node;
 mod pool;
 mod support;
+mod sysctls;

@@ -14,6 +14,7 @@ use tokio::io::AsyncReadExt;
 use crate::{
     guest::{exec, finish, run},
     support::{self, Lab, container, text, wait_until},
+    sysctls::sysctl,
 };
 
 const GATEWAY: &str = "169.254.1.1";
@@ -102,7 +103,8 @@ async fn pods_share_a_node_and_nothing_more() {
     let (machine, client) = node(&lab).await;
     let alone = client.configure_pod(support::pod("alone")).await.unwrap_err();
     assert_eq!(alone.kind(), Some(ErrorKind::AlreadyExists), "{alone}");
-    client.configure_pod(shared("a", "10.9.8.2")).await.unwrap();
+    let sysctls = vec![sysctl("kernel.shm_rmid_forced", "1"), sysctl("net.ipv4.ip_unprivileged_port_start", "80")];
+    client.configure_pod(PodConfig { sysctls, ..shared("a", "10.9.8.2") }).await.unwrap();
     let with_ports =
         PodConfig { host_ports: vec![host_port("127.0.0.1", 81), host_port(NODE, 82)], ..shared("b", "10.9.8.3") };
     client.configure_pod(with_ports.clone()).await.unwrap();
@@ -118,6 +120,9 @@ async fn pods_share_a_node_and_nothing_more() {
     let line = "hostname; wc -l < /data/all; printf 'GET /page HTTP/1.0\r\n\r\n' | nc 10.9.8.3 80 | tail -n 1; ls /proc | grep -c '^[0-9]'";
     let (exit, output) = run(&client, of("a", "look", line)).await;
     assert_eq!((exit.code, output.as_str()), (0, "a\n2\nb\n3\n"));
+    let line = "cd /proc/sys; cat kernel/shm_rmid_forced net/ipv4/ip_unprivileged_port_start";
+    assert_eq!(run(&client, of("a", "parameters", line)).await.1, "1\n80\n");
+    assert_eq!(run(&client, of("b", "parameters", line)).await.1, "0\n1024\n");
     // Ports of the node lead to the pod: from the node itself by either address, from another pod and from outside by the node's.
     client.configure_pod(PodConfig { host_network: true, ..shared("h", NODE) }).await.unwrap();
     let ask = |address: &str| format!("printf 'GET /page HTTP/1.0\r\n\r\n' | nc {address} | tail -n 1;");

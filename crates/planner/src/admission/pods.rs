@@ -12,7 +12,7 @@ use isopod_types::own::{Cluster, FargateProfile};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Denied, Facts, Request, array, forbidden, items, object, text};
+use super::{Denied, Facts, Operation, Request, array, forbidden, items, object, text};
 use crate::profiles::{Labels, Precedence, best_match};
 
 /// Seconds after which the kubelet's default token is renewed at the latest; upstream's value.
@@ -183,10 +183,11 @@ fn global_default(facts: &dyn Facts) -> Option<Arc<Value>> {
 
 /// Pods stay for a while on a node that is in trouble.
 pub(super) fn add_tolerations(pod: &mut Value, request: &Request<'_>, _: &dyn Facts) -> Result<bool, Denied> {
-    if !request.creates("", "pods") {
+    if !request.is("", "pods") || request.operation == Operation::Delete {
         return Ok(false);
     }
     let Some(tolerations) = array(object(pod, "spec"), "tolerations") else { return Ok(false) };
+    let before = tolerations.len();
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let covered = tolerations.iter().any(|t| {
             let about =
@@ -199,7 +200,7 @@ pub(super) fn add_tolerations(pod: &mut Value, request: &Request<'_>, _: &dyn Fa
                 .push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}));
         }
     }
-    Ok(true)
+    Ok(tolerations.len() > before)
 }
 
 #[cfg(test)]
@@ -224,6 +225,20 @@ mod tests {
 
     fn pod(spec: Value) -> Value {
         json!({"metadata": {"name": "p"}, "spec": spec})
+    }
+
+    #[test]
+    fn tolerations_come_back_when_a_pod_changes() {
+        let tolerated = |line: &str, tolerations: Value| {
+            let mut pod = pod(json!({"containers": [], "tolerations": tolerations}));
+            let changed = add_tolerations(&mut pod, &request(line), &TestCluster::default()).unwrap();
+            (changed, pod["spec"]["tolerations"].as_array().unwrap().len())
+        };
+        let own = json!({"key": "a", "operator": "Exists"});
+        assert_eq!(tolerated("CREATE pods default/p", json!([])), (true, 2));
+        assert_eq!(tolerated("UPDATE pods default/p", json!([own])), (true, 3));
+        assert_eq!(tolerated("UPDATE pods default/p", json!([{"operator": "Exists"}])), (false, 1));
+        assert_eq!(tolerated("UPDATE pods/status default/p", json!([own])), (false, 1));
     }
 
     #[test]

@@ -98,11 +98,18 @@ impl View<'_> {
     }
 
     fn initialized(&self) -> bool {
-        self.pod.spec.init_containers.iter().all(|container| match self.runs(container).run {
+        self.incomplete().next().is_none()
+    }
+
+    /// The init containers that the others still wait for.
+    fn incomplete(&self) -> impl Iterator<Item = &str> {
+        let complete = |container: &Container| match self.runs(container).run {
             Run::Ended(end) => container.is_sidecar() || end.code == 0,
             Run::Running { .. } => container.is_sidecar() && probes::has_started(container, &self.runs(container)),
             _ => false,
-        })
+        };
+        let waited_for = self.pod.spec.init_containers.iter().filter(move |container| !complete(container));
+        waited_for.map(|container| container.name.as_str())
     }
 
     fn statuses(&self, containers: &[Container]) -> Vec<ContainerStatus> {
@@ -195,7 +202,8 @@ impl View<'_> {
         let initialized = if self.initialized() {
             (true, "", String::new())
         } else {
-            (false, "ContainersNotInitialized", "containers with incomplete status".to_owned())
+            let names: Vec<&str> = self.incomplete().collect();
+            (false, "ContainersNotInitialized", format!("containers with incomplete status: [{}]", names.join(" ")))
         };
         let sandbox = (matches!(self.observed.machine, Machine::Up { .. }), "", String::new());
         let wanted = [

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::super::{items, text};
 use super::{Level, Standard};
+use crate::sysctls::SAFE;
 
 /// Reason and detail.
 type Finding = Option<(String, String)>;
@@ -298,24 +299,8 @@ fn unconfined_seccomp(pod: &Pod<'_>) -> Finding {
     must_not("seccompProfile", own, &names, &what)
 }
 
-/// Kernel settings that are a pod's own, and the minor version since which they may be set.
-const SYSCTLS: [(&str, u32); 12] = [
-    ("kernel.shm_rmid_forced", 0),
-    ("net.ipv4.ip_local_port_range", 0),
-    ("net.ipv4.tcp_syncookies", 0),
-    ("net.ipv4.ping_group_range", 0),
-    ("net.ipv4.ip_unprivileged_port_start", 0),
-    ("net.ipv4.ip_local_reserved_ports", 27),
-    ("net.ipv4.tcp_keepalive_time", 29),
-    ("net.ipv4.tcp_fin_timeout", 29),
-    ("net.ipv4.tcp_keepalive_intvl", 29),
-    ("net.ipv4.tcp_keepalive_probes", 29),
-    ("net.ipv4.tcp_rmem", 32),
-    ("net.ipv4.tcp_wmem", 32),
-];
-
 fn sysctls(pod: &Pod<'_>) -> Finding {
-    let allowed = |name: &str| SYSCTLS.iter().any(|(known, minor)| *known == name && pod.standard.since(*minor));
+    let allowed = |name: &str| SAFE.iter().any(|(known, minor)| *known == name && pod.standard.since(*minor));
     let all = items(pod.context(), "sysctls").iter().map(|sysctl| text(sysctl, "name"));
     let found: Vec<&str> = all.filter(|name| !allowed(name)).collect();
     if found.is_empty() { None } else { finding("forbidden sysctls", found.join(", ")) }
