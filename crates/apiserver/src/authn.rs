@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::{HeaderMap, HeaderValue};
 use isopod_schema::Status;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -35,7 +37,11 @@ pub(crate) async fn user(
     if let Some(user) = certificate {
         return Ok(user);
     }
-    let Some(token) = bearer(headers) else {
+    let token = match bearer(headers) {
+        Some(token) => Some(token),
+        None => protocol_bearer(headers)?,
+    };
+    let Some(token) = token else {
         let allowed = server.oidc.allows_anonymous(path);
         return if allowed { Ok(UserInfo::anonymous()) } else { Err(Status::unauthorized()) };
     };
@@ -50,6 +56,43 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+}
+
+/// What a protocol of a WebSocket begins with that is a token in base64url: browsers can set no other header.
+const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// The token among the protocols of a WebSocket, if there is one.
+///
+/// # Errors
+/// 401 when there is more than one, or none that could be answered with, as upstream.
+fn protocol_bearer(headers: &HeaderMap) -> Result<Option<String>, Status> {
+    let is_websocket = headers.get(UPGRADE).is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let (tokens, others): (Vec<_>, Vec<_>) = protocols(headers).partition(|name| name.starts_with(BEARER_PROTOCOL));
+    let token = match tokens[..] {
+        [] => return Ok(None),
+        _ if !is_websocket => return Ok(None),
+        [token] if !others.is_empty() => token.trim_start_matches(BEARER_PROTOCOL),
+        _ => return Err(Status::unauthorized()),
+    };
+    let token = URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    token.map(Some).ok_or_else(Status::unauthorized)
+}
+
+fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty())
+}
+
+/// Takes tokens out of the protocols of a WebSocket: nobody after this is to see them.
+pub(crate) fn hide_tokens(headers: &mut HeaderMap) {
+    if protocols(headers).any(|name| name.starts_with(BEARER_PROTOCOL)) {
+        let others: Vec<&str> = protocols(headers).filter(|name| !name.starts_with(BEARER_PROTOCOL)).collect();
+        let others = HeaderValue::from_str(&others.join(", "));
+        headers.remove(SEC_WEBSOCKET_PROTOCOL);
+        if let Ok(others) = others {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, others);
+        }
+    }
 }
 
 /// Who a token is for, and for which of the audiences.

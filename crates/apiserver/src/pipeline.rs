@@ -83,6 +83,7 @@ async fn process(
         Caller::Known(user) => Ok(user),
         Caller::Network(certificate) => authn::user(server, request.headers(), &info.path, certificate).await,
     };
+    authn::hide_tokens(request.headers_mut());
     let (real, refused) = match found {
         Ok(user) => (user, None),
         Err(status) => (UserInfo::default(), Some(status)),
@@ -235,7 +236,10 @@ async fn perform_verb(context: &Context<'_>, request: Request<RequestBody>) -> R
         "list" if usage::is_measured(context.kind) => usage::list(context).await,
         "get" => read::get(context).await,
         "list" => read::list(context).await,
-        "watch" => watch::answer(context).await,
+        "watch" => {
+            let answer = watch::answer(context).await?;
+            streams::messages::watch(request, answer, context.shape.output.encoding)
+        }
         verb => {
             let body = body::read(request.into_body()).await?;
             context.note_body(&body);

@@ -6,6 +6,7 @@ mod exec;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod logs;
+pub(crate) mod messages;
 mod port_forward;
 mod spdy;
 mod spdy_exec;
@@ -38,7 +39,7 @@ pub(crate) async fn answer(context: &Context<'_>, request: Request<RequestBody>)
         admit(context).await?;
     }
     match context.info.subresource.as_str() {
-        "log" => logs::answer(context).await,
+        "log" => messages::log(request, logs::answer(context).await?),
         "portforward" => port_forward::answer(context, request).await,
         _ => exec::answer(context, request).await,
     }

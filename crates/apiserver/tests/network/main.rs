@@ -21,3 +21,4 @@ mod site;
 mod slow;
 mod streams;
 mod usage;
+mod websockets;
