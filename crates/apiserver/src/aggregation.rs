@@ -5,13 +5,14 @@
 mod check;
 mod documents;
 mod local;
+mod openapi;
 mod routes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, HOST};
+use http::header::{ACCEPT, HOST, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body_util::{BodyExt, Empty, Limited};
 use isopod_schema::Status;
@@ -25,6 +26,7 @@ use crate::server::ApiServer;
 use crate::user::UserInfo;
 
 pub(crate) use documents::{add_groups, add_index, aggregated_items, group};
+pub(crate) use openapi::{Joined, Whole};
 pub(crate) use routes::{Extension, Routes, Snapshot};
 
 /// Largest document about an extension, in bytes.
@@ -103,16 +105,21 @@ async fn destination(server: &ApiServer, extension: &Extension) -> Result<Destin
     Ok(Destination { address, tls: Some((config, name)) })
 }
 
-/// A document of the extension, asked for by the server itself: code, headers, bytes.
+/// A document of the extension, asked for by the server itself: code, headers, bytes. `known` is the tag of the one that is
+/// here already, or empty.
 async fn fetch(
     server: &Arc<ApiServer>,
     extension: &Extension,
     path: &str,
     accept: &'static str,
+    known: &str,
 ) -> Result<(u16, HeaderMap, Bytes), String> {
     let body = Empty::new().map_err(|never: std::convert::Infallible| match never {}).boxed_unsync();
     let mut request = Request::new(body);
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static(accept));
+    if let Some(known) = HeaderValue::from_str(known).ok().filter(|known| !known.is_empty()) {
+        request.headers_mut().insert(IF_NONE_MATCH, known);
+    }
     let own = UserInfo::new("system:kube-aggregator", [crate::user::MASTERS]);
     identify(request.headers_mut(), &own).map_err(|status| status.to_string())?;
     let work = async {

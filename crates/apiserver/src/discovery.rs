@@ -61,7 +61,7 @@ pub(crate) fn answer(server: &ApiServer, request: &Request<RequestBody>, query: 
         ["metrics"] => respond::with(200, METRICS, metrics::page(server)),
         ["version"] => plain(&version(server)),
         ["healthz" | "livez" | "readyz", rest @ ..] => health(parts[0], rest, query),
-        ["openapi", "v2"] => openapi_v2(documents, headers),
+        ["openapi", "v2"] => openapi_v2(documents, server.openapi.of(&served, &extensions), headers),
         ["openapi", "v3"] => {
             document(headers, &aggregation::add_index(&extensions, documents.v3_index()), "application/json")
         }
@@ -154,12 +154,15 @@ fn document(headers: &HeaderMap, document: &Document, content_type: &str) -> Res
     tagged(headers, &format!("\"{}\"", document.hash), content_type, body)
 }
 
-fn openapi_v2(documents: &Documents, headers: &HeaderMap) -> Response {
+/// Also with what extensions say, where there are any that say something.
+fn openapi_v2(documents: &Documents, joined: Option<aggregation::Whole>, headers: &HeaderMap) -> Response {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accept.contains("application/com.github.proto-openapi.spec.v2") {
-        return document(headers, &documents.v2_protobuf(), V2_PROTOBUF);
+        let found = joined.map_or_else(|| documents.v2_protobuf(), |joined| joined.protobuf);
+        return document(headers, &found, V2_PROTOBUF);
     }
-    document(headers, &documents.v2_json(), "application/json")
+    let found = joined.map_or_else(|| documents.v2_json(), |joined| joined.json);
+    document(headers, &found, "application/json")
 }
 
 fn openapi_v3(documents: &Documents, headers: &HeaderMap, query: &Query, key: &str) -> Response {

@@ -56,6 +56,8 @@ pub struct ApiServer {
     pub(crate) encoded: Encoded,
     /// Group versions that other servers answer for.
     pub(crate) extensions: aggregation::Snapshot,
+    /// What they say of themselves, joined to what this server says.
+    pub(crate) openapi: aggregation::Joined,
     /// Something about them has changed.
     pub(crate) extensions_check: watch::Sender<()>,
     /// Ways to webhooks that convert custom objects.
@@ -99,6 +101,7 @@ impl ApiServer {
             metrics: Metrics::default(),
             encoded: Encoded::new(ENCODED_BYTES),
             extensions: aggregation::Snapshot::new(Arc::new(Routes::default())),
+            openapi: aggregation::Joined::default(),
             extensions_check: watch::Sender::new(()),
             converters: Clients::default(),
             forwards: Arc::new(Semaphore::new(forward::AT_ONCE)),

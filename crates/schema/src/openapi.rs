@@ -5,6 +5,7 @@
 
 mod custom;
 mod gnostic;
+mod merge;
 mod paths;
 mod prose;
 mod schemas;
@@ -16,6 +17,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
 
 use crate::table::{Kind, Table};
+
+pub use merge::part;
 
 /// Version in the documents' heads.
 const VERSION: &str = "v1.36.0";
@@ -136,6 +139,13 @@ impl Documents {
     /// `/openapi/v2` as JSON.
     pub fn v2_json(&self) -> Document {
         self.v2_json.get_or_init(|| Document::json(&v2_document(&self.table))).clone()
+    }
+
+    /// `/openapi/v2` with [`part`]s of other servers' documents: as JSON and as [`V2_PROTOBUF`].
+    pub fn v2_with<'a>(&self, parts: impl IntoIterator<Item = &'a Value>) -> (Document, Document) {
+        let mut whole = v2_document(&self.table);
+        parts.into_iter().for_each(|part| merge::add(&mut whole, part));
+        (Document::json(&whole), Document::new(gnostic::document(&whole)))
     }
 
     /// `/openapi/v2` as [`V2_PROTOBUF`].

@@ -72,7 +72,7 @@ async fn try_out(server: &Arc<ApiServer>, extension: &mut Extension) -> Result<(
     let url = format!("https://{}:{}{path}", extension.server_name(), extension.port);
     let failed =
         |why: String| ("False", "FailedDiscoveryCheck", format!("failing or missing response from {url}: {why}"));
-    let (code, _, bytes) = super::fetch(server, extension, &path, "application/json").await.map_err(&failed)?;
+    let (code, _, bytes) = super::fetch(server, extension, &path, "application/json", "").await.map_err(&failed)?;
     if !(200..300).contains(&code) {
         return Err(failed(format!("bad status from {url}: {code}")));
     }
@@ -80,15 +80,17 @@ async fn try_out(server: &Arc<ApiServer>, extension: &mut Extension) -> Result<(
     let better = aggregated(server, extension).await;
     let plain = || discovery::of_resource_list(&list, &extension.group, &extension.version);
     extension.discovery = better.unwrap_or_else(plain);
-    let openapi = super::fetch(server, extension, "/openapi/v3", "application/json").await;
+    let openapi = super::fetch(server, extension, "/openapi/v3", "application/json", "").await;
     let index: Value = openapi.ok().and_then(|(_, _, bytes)| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    extension.has_openapi = index["paths"].get(path.trim_start_matches('/')).is_some();
+    let own = &index["paths"][path.trim_start_matches('/')];
+    extension.openapi_v3 = own.is_object().then(|| strategy::text(own, &["serverRelativeURL"]).to_owned());
+    super::openapi::learn(server, extension).await;
     Ok(())
 }
 
 /// The version as the extension itself shows it in aggregated discovery, if it knows that.
 async fn aggregated(server: &Arc<ApiServer>, extension: &Extension) -> Option<Value> {
-    let (_, headers, bytes) = super::fetch(server, extension, "/apis", AGGREGATED).await.ok()?;
+    let (_, headers, bytes) = super::fetch(server, extension, "/apis", AGGREGATED, "").await.ok()?;
     let media = headers.get(http::header::CONTENT_TYPE)?.to_str().ok()?;
     let document: Value = serde_json::from_slice(&bytes).ok().filter(|_| media.contains("APIGroupDiscoveryList"))?;
     let group =

@@ -60,15 +60,22 @@ pub(crate) fn aggregated_items(routes: &Routes, mut document: Value) -> Value {
     document
 }
 
-/// Adds the documents of extensions to the index of OpenAPI version 3.
+/// Adds the documents of extensions to the index of OpenAPI version 3, where they themselves say that these are.
 pub(crate) fn add_index(routes: &Routes, index: Document) -> Document {
-    if !routes.all().any(|extension| extension.has_openapi) {
+    let found = |extension: &std::sync::Arc<Extension>| {
+        let (key, url) = (format!("apis/{}/{}", extension.group, extension.version), extension.openapi_v3.clone()?);
+        let plain = format!("/openapi/v3/{key}");
+        let rest = url.strip_prefix(&plain);
+        let url = if rest.is_some_and(|rest| rest.starts_with('?')) { url } else { plain };
+        Some((key, json!({"serverRelativeURL": url})))
+    };
+    let more: Vec<(String, Value)> = routes.all().filter_map(found).collect();
+    if more.is_empty() {
         return index;
     }
     let mut value: Value = serde_json::from_slice(&index.bytes).unwrap_or_default();
-    for extension in routes.all().filter(|extension| extension.has_openapi) {
-        let key = format!("apis/{}/{}", extension.group, extension.version);
-        value["paths"][&key] = json!({"serverRelativeURL": format!("/openapi/v3/{key}")});
+    for (key, entry) in more {
+        value["paths"][&key] = entry;
     }
     Document::json(&value)
 }

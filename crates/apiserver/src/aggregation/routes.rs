@@ -14,6 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::openapi::Part;
 use crate::follow::{self, Follower};
 use crate::server::ApiServer;
 use crate::strategy::{meta, text};
@@ -40,8 +41,10 @@ pub(crate) struct Extension {
     pub(super) is_available: bool,
     /// Its resources as aggregated discovery shows them; null before the first answer.
     pub(super) discovery: Value,
-    /// It publishes OpenAPI version 3.
-    pub(super) has_openapi: bool,
+    /// Where it publishes OpenAPI version 3 of the group version.
+    pub(super) openapi_v3: Option<String>,
+    /// What it says in version 2, or said last.
+    pub(super) openapi_v2: Option<Arc<Part>>,
     /// What all of this follows from.
     pub(super) spec: Value,
 }
@@ -73,7 +76,8 @@ impl Extension {
             tls: tls(server, spec).map(Arc::new),
             is_available: conditions.any(|found| found["type"] == "Available" && found["status"] == "True"),
             discovery: Value::Null,
-            has_openapi: false,
+            openapi_v3: None,
+            openapi_v2: None,
             spec: spec.clone(),
         })
     }

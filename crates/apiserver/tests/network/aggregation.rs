@@ -47,6 +47,7 @@ fn respond(request: &Request<Incoming>, is_well: bool) -> (u16, Value) {
             }),
         ),
         "/openapi/v3" => (200, json!({"paths": {"apis/demo.example.com/v1": {"serverRelativeURL": "/x"}}})),
+        "/openapi/v2" => (200, openapi_v2()),
         "/openapi/v3/apis/demo.example.com/v1" => (200, json!({"openapi": "3.0.0"})),
         path if path.starts_with(&format!("{GROUP}/namespaces/")) => (
             200,
@@ -58,6 +59,33 @@ fn respond(request: &Request<Incoming>, is_well: bool) -> (u16, Value) {
         ),
         _ => (404, json!({})),
     }
+}
+
+/// Says something of a group version that is not its own, and means something else by a name than this server.
+fn openapi_v2() -> Value {
+    let meta = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    let refers = |name: &str| json!({"$ref": format!("#/definitions/{name}")});
+    let get = |name: &str| json!({"get": {"operationId": name, "responses": {"200": {"description": "OK", "schema": refers(name)}}}});
+    let kind = json!([{"group": "demo.example.com", "version": "v1", "kind": "Guest"}]);
+    json!({
+        "swagger": "2.0", "info": {"title": "demo", "version": "v1"},
+        "paths": {
+            format!("{GROUP}/namespaces/{{namespace}}/guests/{{name}}"): get("com.example.demo.Guest"),
+            "/apis/apps/v1/namespaces/{namespace}/deployments/{name}": get("com.example.demo.Thief"),
+        },
+        "definitions": {
+            "com.example.demo.Guest": {
+                "type": "object", "description": "Somebody who stays.", "x-kubernetes-group-version-kind": kind,
+                "properties": {
+                    "metadata": refers(meta),
+                    "apiVersion": {"type": "string"}, "kind": {"type": "string"},
+                    "room": {"type": "string", "description": "Where to find them."},
+                },
+            },
+            "com.example.demo.Thief": {"type": "object"},
+            meta: {"type": "object", "description": "Another idea of it."},
+        },
+    })
 }
 
 struct Extension {
@@ -227,6 +255,42 @@ async fn discovery_shows_what_others_serve() {
     let Some(_) = Kubectl::newest() else { return };
     site.says("get gu me -o jsonpath={.user}", "kubernetes-admin").await;
     site.says("get apiservices v1.demo.example.com", "default/demo").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openapi_has_what_others_say_of_their_own() {
+    let (site, extension) = registered().await;
+    let admin = UserInfo::new("admin", ["system:masters"]);
+    let has = async || {
+        let document = ask(&site, &admin, "GET /openapi/v2").await.1.unwrap();
+        document["definitions"]["com.example.demo.Guest"].is_object()
+    };
+    let document = ask(&site, &admin, "GET /openapi/v2").await.1.unwrap();
+    let (paths, definitions) = (&document["paths"], &document["definitions"]);
+    assert!(paths[format!("{GROUP}/namespaces/{{namespace}}/guests/{{name}}")].is_object());
+    assert_eq!(definitions["com.example.demo.Thief"], Value::Null);
+    let meta = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    assert_eq!(
+        (&definitions[format!("{meta}_v2")]["description"], &definitions[meta]["properties"]["name"]["type"]),
+        (&json!("Another idea of it."), &json!("string"))
+    );
+    assert_eq!(
+        definitions["com.example.demo.Guest"]["properties"]["metadata"],
+        json!({"$ref": format!("#/definitions/{meta}_v2")})
+    );
+    let own = &paths["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["get"]["responses"]["200"]["schema"];
+    assert_eq!(own["$ref"], "#/definitions/io.k8s.api.apps.v1.Deployment");
+    if Kubectl::newest().is_some() {
+        site.says("explain guests.room --output plaintext-openapiv2", "Where to find them.").await;
+    }
+    // Of one that is down stays what it said last; of one that is gone, nothing.
+    extension.is_well.store(false, Ordering::SeqCst);
+    site.request("DELETE", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/demo-1", "", Value::Null).await;
+    reaches(&site, "False", "MissingEndpoints").await;
+    assert!(has().await);
+    site.request("DELETE", SERVICE, "", Value::Null).await;
+    let gone = async { while has().await {} };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

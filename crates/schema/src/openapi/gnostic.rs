@@ -1,6 +1,7 @@
 //! The v2 document as protobuf, in the form of gnostic's `openapi.v2.Document`: old clients read nothing else.
 //!
-//! Encodes what [`super::v2_document`] writes, not every swagger document. Field numbers are gnostic's.
+//! Encodes what [`super::v2_document`] writes, and what other servers refer to, not every swagger document. Field numbers
+//! are gnostic's.
 
 use serde_json::{Map, Value};
 
@@ -103,6 +104,11 @@ pub(super) fn document(document: &Value) -> Vec<u8> {
     let mut definitions = Message::default();
     definitions.named(1, entries(root, "definitions"), schema);
     message.message(9, definitions);
+    if root.contains_key("parameters") {
+        let mut shared = Message::default();
+        shared.named(1, entries(root, "parameters"), self::parameter);
+        message.message(10, shared);
+    }
     message.0
 }
 
@@ -146,15 +152,25 @@ fn response_value(response: &Object) -> Message {
 fn parameters(message: &mut Message, tag: u32, object: &Object) {
     for parameter in object.get("parameters").and_then(Value::as_array).into_iter().flatten() {
         let Some(parameter) = parameter.as_object() else { continue };
-        let mut wrapped = Message::default();
-        match parameter.get("in").and_then(Value::as_str) {
-            Some("body") => wrapped.message(1, body_parameter(parameter)),
-            place => wrapped.message(2, plain_parameter(parameter, place == Some("path"))),
-        }
         let mut item = Message::default();
-        item.message(1, wrapped);
+        if parameter.contains_key("$ref") {
+            let mut reference = Message::default();
+            reference.text(1, parameter, "$ref");
+            item.message(2, reference);
+        } else {
+            item.message(1, self::parameter(parameter));
+        }
         message.message(tag, item);
     }
+}
+
+fn parameter(parameter: &Object) -> Message {
+    let mut message = Message::default();
+    match parameter.get("in").and_then(Value::as_str) {
+        Some("body") => message.message(1, body_parameter(parameter)),
+        place => message.message(2, plain_parameter(parameter, place == Some("path"))),
+    }
+    message
 }
 
 fn body_parameter(parameter: &Object) -> Message {
