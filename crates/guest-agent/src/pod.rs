@@ -77,11 +77,20 @@ impl Pod {
         path::pod(&self.config.uid)
     }
 
-    /// Whether this is the configuration that the guest has.
+    /// Whether this is the configuration that the guest has, whatever is in its files by now.
     pub(crate) fn is(&self, config: &PodConfig) -> bool {
-        let mut config = config.clone();
-        forget_moment(&mut config);
-        config == self.config
+        without_files(config) == without_files(&self.config)
+    }
+
+    /// Takes over what is in the files of the same configuration by now.
+    pub(crate) fn renew(&mut self, config: PodConfig) -> Result<(), Fault> {
+        for volume in config.volumes {
+            if let Some(VolumeSource::Files(files)) = volume.source {
+                let pod_uid = config.uid.clone();
+                self.update_volume(UpdateVolumeRequest { name: volume.name, files: Some(files), pod_uid })?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn uid(&self) -> &str {
@@ -92,7 +101,7 @@ impl Pod {
         &self.config.hostname
     }
 
-    /// Replaces the files of a volume.
+    /// Replaces the files of a volume, if they are others.
     pub(crate) fn update_volume(&mut self, request: UpdateVolumeRequest) -> Result<(), Fault> {
         let missing =
             || Fault::new(ErrorKind::NoSuchVolume, format!("the pod has no volume {} of files", request.name));
@@ -102,6 +111,9 @@ impl Pod {
             return Err(missing());
         };
         let files = request.files.unwrap_or_default();
+        if *old == files {
+            return Ok(());
+        }
         volume::write_files(directory, &files, self.config.fs_group)?;
         *old = files;
         Ok(())
@@ -121,6 +133,18 @@ pub(crate) fn unmount_below(directory: &Path) -> io::Result<()> {
         rustix::mount::unmount(*point, rustix::mount::UnmountFlags::empty())?;
     }
     Ok(())
+}
+
+/// A configuration without what may change while a pod runs.
+fn without_files(config: &PodConfig) -> PodConfig {
+    let mut config = config.clone();
+    forget_moment(&mut config);
+    for volume in &mut config.volumes {
+        if let Some(VolumeSource::Files(files)) = &mut volume.source {
+            *files = Default::default();
+        }
+    }
+    config
 }
 
 fn forget_moment(config: &mut PodConfig) {

@@ -48,11 +48,14 @@ impl Tenants {
         Ok(())
     }
 
-    /// Takes a pod in. The same configuration again is accepted.
+    /// Takes a pod in. The same configuration again is accepted, with what its files hold by now.
     pub(crate) fn configure_pod(&mut self, config: PodConfig) -> Result<(), Fault> {
-        if let Some(pod) = self.pods.get(&config.uid) {
-            let text = || format!("the guest has pod {} with another configuration", pod.uid());
-            return if pod.is(&config) { Ok(()) } else { Err(Fault::new(ErrorKind::AlreadyExists, text())) };
+        if let Some(pod) = self.pods.get_mut(&config.uid) {
+            if pod.is(&config) {
+                return pod.renew(config);
+            }
+            let text = format!("the guest has pod {} with another configuration", pod.uid());
+            return Err(Fault::new(ErrorKind::AlreadyExists, text));
         }
         if !config.shared && !self.is_vacant() {
             let uid = self.pods.keys().next().map_or("", String::as_str);

@@ -6,6 +6,7 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink},
     path::{Component, Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use isopod_guest_api::{EmptyDirVolume, ErrorKind, FilesVolume, Volume, VolumeSource};
@@ -114,8 +115,27 @@ fn swap_in(directory: &Path, files: &FilesVolume, fs_group: Option<u32>) -> io::
     }
 }
 
+/// A name that says when, for a directory of this moment.
 fn fresh_name(directory: &Path) -> String {
-    (0_u64..).map(|number| format!("..{number}")).find(|name| !directory.join(name).exists()).unwrap_or_default()
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let named = |number: u32| format!("..{}.{number:09}", moment(since.as_secs()));
+    let numbers = since.subsec_nanos()..;
+    numbers.map(named).find(|name| !directory.join(name).exists()).unwrap_or_default()
+}
+
+/// Date and time of day of a second since the Unix epoch, by the Gregorian calendar.
+fn moment(unix_seconds: u64) -> String {
+    // Years that begin in March have their leap day at the end; 400 of them are an era.
+    let (days, seconds) = (unix_seconds / 86_400 + 719_468, unix_seconds % 86_400);
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}_{month:02}_{day:02}_{hours:02}_{minutes:02}_{seconds:02}")
 }
 
 fn make_directory(directory: &Path, fs_group: Option<u32>) -> io::Result<()> {
@@ -184,13 +204,30 @@ mod tests {
     fn an_update_swaps_everything_at_once() {
         let dir = tempfile::tempdir().unwrap();
         write_files(dir.path(), &files(&[("a", "1"), ("d/b", "2")]), None).unwrap();
-        assert_eq!(listing(dir.path()), ["..0", "..data", "a", "d"]);
+        let first = fs::read_link(dir.path().join("..data")).unwrap().to_string_lossy().into_owned();
+        assert_eq!(listing(dir.path()), [&first, "..data", "a", "d"]);
         assert_eq!(fs::read_to_string(dir.path().join("d/b")).unwrap(), "2");
         assert_eq!(fs::metadata(dir.path().join("a")).unwrap().permissions().mode() & 0o777, 0o640);
         write_files(dir.path(), &files(&[("a", "3"), ("c", "4")]), None).unwrap();
-        assert_eq!(listing(dir.path()), ["..1", "..data", "a", "c"]);
+        let second = fs::read_link(dir.path().join("..data")).unwrap().to_string_lossy().into_owned();
+        assert_ne!(first, second);
+        assert_eq!(listing(dir.path()), [&second, "..data", "a", "c"]);
         assert_eq!(fs::read_to_string(dir.path().join("a")).unwrap(), "3");
         assert_eq!(fs::read_link(dir.path().join("a")).unwrap(), Path::new("..data/a"));
+    }
+
+    #[test]
+    fn directories_are_named_after_their_moment() {
+        for (second, expected) in [
+            (0, "1970_01_01_00_00_00"),
+            (951_782_399, "2000_02_28_23_59_59"),
+            (951_782_400, "2000_02_29_00_00_00"),
+            (1_740_787_200, "2025_03_01_00_00_00"),
+            (4_107_542_399, "2100_02_28_23_59_59"),
+            (4_107_542_400, "2100_03_01_00_00_00"),
+        ] {
+            assert_eq!(moment(second), expected);
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use crate::agent::Context;
 use crate::deeds;
 use crate::drivers::{LocalImage, Machine};
+use crate::follow::Follower;
 use crate::node::NodeState;
 use crate::report::{self, Report, Reporter};
 use crate::sources::Fetched;
@@ -114,6 +115,8 @@ pub(crate) struct Actor {
     messages: mpsc::Receiver<Message>,
     saved: Vec<u8>,
     reporter: Reporter,
+    /// Keeps the files of its volumes up to date while it runs.
+    follower: Option<Follower>,
     node_lost: u64,
     gone: bool,
 }
@@ -154,7 +157,8 @@ impl Actor {
             inbox,
         };
         let reporter = report::start(deed.clone());
-        let mut actor = Self { deed, observed, face, messages, saved: Vec::new(), reporter, node_lost: 0, gone: false };
+        let (saved, follower) = (Vec::new(), None);
+        let mut actor = Self { deed, observed, face, messages, saved, reporter, follower, node_lost: 0, gone: false };
         tokio::spawn(async move {
             actor.recover(adopted).await;
             actor.run().await;
@@ -273,10 +277,20 @@ impl Actor {
                 deeds::begin(self.deed.clone(), action);
             }
         }
+        self.follow();
         self.show_face();
         self.save();
         self.report(delete);
         decision.wake_at
+    }
+
+    /// Files of volumes follow what they are of from when the guest has them.
+    fn follow(&mut self) {
+        match &self.follower {
+            _ if self.observed.setup != Setup::Done => self.follower = None,
+            Some(follower) => follower.see(&self.deed.pod),
+            None => self.follower = Follower::start(&self.deed),
+        }
     }
 
     fn show_face(&self) {

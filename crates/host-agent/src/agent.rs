@@ -11,7 +11,7 @@ use isopod_planner::Reason;
 use isopod_planner::pod::Observed;
 use isopod_types::Object;
 use isopod_types::names::HOST_LABEL;
-use isopod_types::node::Node;
+use isopod_types::node::{ConfigMap, Node, Secret};
 use isopod_types::own::FargateSettings;
 use isopod_types::pod::Pod;
 use kube::Client;
@@ -25,6 +25,7 @@ use crate::actor::{Actor, Face, Handle, Home, Message, place, state_path};
 use crate::api::Api;
 use crate::drivers::{Adopted, Drivers, Lodging, Machine};
 use crate::exclusive::Exclusive;
+use crate::kept::Kept;
 use crate::logs::Logs;
 use crate::worker::{self, Worker};
 use crate::{disks, leases, node};
@@ -56,6 +57,9 @@ pub(crate) struct Context {
     pub(crate) node_came_up: Notify,
     /// Which machines have which disks of volumes.
     pub(crate) disks: Exclusive,
+    /// What volumes of running pods are of.
+    pub(crate) config_maps: Kept<ConfigMap>,
+    pub(crate) secrets: Kept<Secret>,
     actors: Mutex<BTreeMap<String, Handle>>,
     /// Worker nodes of this host by name.
     workers: Mutex<BTreeMap<String, Worker>>,
@@ -139,7 +143,7 @@ impl HostAgent {
         let directory = settings.directory.clone();
         std::fs::create_dir_all(directory.join("pods")).with_context(|| format!("{}", directory.display()))?;
         let context = Arc::new(Context {
-            api: Api::new(client, settings.host.clone()),
+            api: Api::new(client.clone(), settings.host.clone()),
             drivers,
             logs: Logs::new(directory.join("logs")),
             host: settings.host.clone(),
@@ -147,6 +151,8 @@ impl HostAgent {
             cluster_dns: settings.cluster_dns.clone(),
             node_came_up: Notify::new(),
             disks: Exclusive::default(),
+            config_maps: Kept::new(client.clone(), |map: &ConfigMap| map.immutable == Some(true)),
+            secrets: Kept::new(client.clone(), |secret: &Secret| secret.immutable == Some(true)),
             actors: Mutex::default(),
             workers: Mutex::default(),
             host_uid: Mutex::default(),
@@ -473,7 +479,7 @@ async fn lodged(worker: &Worker, pod: &Pod, observed: &Observed) -> Option<Arc<d
     }
 }
 
-fn parse<K: Object>(object: DynamicObject) -> Option<K> {
+pub(crate) fn parse<K: Object>(object: DynamicObject) -> Option<K> {
     let name = object.metadata.name.clone().unwrap_or_default();
     let mut document = object.data;
     document["metadata"] = serde_json::to_value(object.metadata).ok()?;

@@ -16,6 +16,8 @@ use kube::Client;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::tokens::{Issued, Tokens};
+
 /// The agent's own client.
 #[derive(Clone)]
 pub(crate) struct Api {
@@ -100,8 +102,8 @@ impl Api {
     }
 
     /// Everything that the pod's containers and volumes refer to.
-    pub(crate) async fn sources(&self, pod: &Pod) -> Result<Sources, kube::Error> {
-        let References { config_maps, secrets, tokens } = References::of(pod);
+    pub(crate) async fn sources(&self, pod: &Pod, tokens: &Tokens) -> Result<Sources, kube::Error> {
+        let References { config_maps, secrets, tokens: wanted } = References::of(pod);
         let namespace = &pod.metadata.namespace;
         let config_maps = config_maps.into_iter().map(|name| async {
             let found = self.get(&format!("/api/v1/namespaces/{namespace}/configmaps/{name}")).await?;
@@ -111,20 +113,16 @@ impl Api {
             let found = self.secret(namespace, &name).await?;
             Ok::<_, kube::Error>((name, found))
         });
-        let tokens = tokens.into_iter().map(|(audience, seconds)| async move {
-            let token = self.token(pod, &audience, seconds).await?;
-            Ok::<_, kube::Error>(((audience, seconds), token))
-        });
         let (config_maps, secrets, tokens, services) = tokio::try_join!(
             try_join_all(config_maps),
             try_join_all(secrets),
-            try_join_all(tokens),
+            tokens.get(self, pod, wanted),
             self.services(namespace)
         )?;
         Ok(Sources {
             config_maps: config_maps.into_iter().collect(),
             secrets: secrets.into_iter().collect(),
-            tokens: tokens.into_iter().collect(),
+            tokens,
             services,
         })
     }
@@ -133,7 +131,8 @@ impl Api {
         self.get::<Secret>(&format!("/api/v1/namespaces/{namespace}/secrets/{name}")).await
     }
 
-    async fn token(&self, pod: &Pod, audience: &str, seconds: i64) -> Result<String, kube::Error> {
+    /// Asks for a token of the pod's service account.
+    pub(crate) async fn token(&self, pod: &Pod, audience: &str, seconds: i64) -> Result<Issued, kube::Error> {
         let (namespace, account) = (&pod.metadata.namespace, &pod.spec.service_account_name);
         let audiences: Vec<&str> = Some(audience).filter(|audience| !audience.is_empty()).into_iter().collect();
         let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": pod.metadata.name, "uid": pod.metadata.uid});
@@ -141,7 +140,8 @@ impl Api {
         let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
         let uri = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
         let answer = self.send(Method::POST, &uri, "application/json", &body).await?;
-        Ok(answer["status"]["token"].as_str().unwrap_or_default().to_owned())
+        let token = answer["status"]["token"].as_str().unwrap_or_default().to_owned();
+        Ok(Issued { token, seconds: answer["spec"]["expirationSeconds"].as_i64().unwrap_or(seconds) })
     }
 
     async fn services(&self, namespace: &str) -> Result<Vec<Service>, kube::Error> {

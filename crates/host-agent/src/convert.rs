@@ -7,7 +7,7 @@ use isopod_guest_api as api;
 use isopod_planner::environment::{ConfigProblem, Process, sub_path};
 use isopod_planner::scheduler::ports;
 use isopod_planner::sysctls;
-use isopod_planner::volumes::{Content, VolumeContent};
+use isopod_planner::volumes::{Content, File, VolumeContent};
 use isopod_types::pod::{Container, Pod, PodSpec};
 
 /// A container's id in its guest.
@@ -146,18 +146,16 @@ fn volume(content: VolumeContent, disks: &BTreeMap<String, u32>) -> api::Volume 
         Content::Empty { memory, size_limit_bytes } => {
             api::VolumeSource::EmptyDir(api::EmptyDirVolume { memory, size_limit_bytes })
         }
-        Content::Files(files) => {
-            let file = |file: isopod_planner::volumes::File| api::VolumeFile {
-                path: file.path,
-                content: file.content.into(),
-                mode: file.mode,
-                uid: 0,
-                gid: 0,
-            };
-            api::VolumeSource::Files(api::FilesVolume { files: files.into_iter().map(file).collect() })
-        }
+        Content::Files(given) => api::VolumeSource::Files(files(given)),
     };
     api::Volume { name: content.name, source: Some(source) }
+}
+
+/// Files for the guest.
+pub(crate) fn files(files: Vec<File>) -> api::FilesVolume {
+    let file =
+        |file: File| api::VolumeFile { path: file.path, content: file.content.into(), mode: file.mode, uid: 0, gid: 0 };
+    api::FilesVolume { files: files.into_iter().map(file).collect() }
 }
 
 /// What a pod's resolver is told.

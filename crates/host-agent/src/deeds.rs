@@ -259,7 +259,8 @@ async fn pull(deed: &Deed, image: String) {
     }
 }
 
-fn place(deed: &Deed) -> Place {
+/// Facts about a pod's place.
+pub(crate) fn place(deed: &Deed) -> Place {
     let pod_ip = deed.address.to_string();
     match &deed.home {
         Home::Fargate(tier) => {
@@ -311,6 +312,7 @@ async fn pod_config(deed: &Deed, machine: &dyn Machine) -> Result<api::PodConfig
     let pod = &deed.pod;
     let sources = deed.sources.get(&deed.context.api, pod).await.map_err(|error| error.to_string())?;
     let contents = volumes::contents(pod, &sources, &place(deed)).map_err(|problem| problem.to_string())?;
+    deed.sources.give_all(&contents);
     let disks = disks::attach(deed, machine, &contents).await?;
     let (nameservers, search, options) = convert::resolver(pod, &deed.context.cluster_dns);
     let mut entropy = vec![0; ENTROPY_BYTES];

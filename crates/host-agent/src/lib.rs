@@ -13,7 +13,9 @@ mod dial;
 mod disks;
 pub mod drivers;
 mod exclusive;
+mod follow;
 pub mod guest;
+mod kept;
 mod leases;
 mod lodging;
 mod logs;
@@ -25,6 +27,7 @@ mod report;
 pub mod scratch;
 mod sources;
 mod streams;
+mod tokens;
 mod usage;
 mod worker;
 

@@ -40,6 +40,7 @@ pub mod statefulset;
 pub mod sysctls;
 pub mod taint_eviction;
 mod template;
+pub mod tokens;
 pub mod usage;
 pub mod volumes;
 

@@ -54,7 +54,7 @@ pub enum Content {
 }
 
 /// A file in a volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct File {
     /// Path in the volume.
     pub path: String,
@@ -82,8 +82,14 @@ fn token_key(source: &TokenSource) -> (String, i64) {
 impl References {
     /// Everything that the pod's containers and volumes refer to.
     pub fn of(pod: &Pod) -> Self {
-        let mut references = Self::default();
+        let mut references = Self::of_volumes(pod);
         pod.spec.all_containers().for_each(|container| references.add_container(container));
+        references
+    }
+
+    /// What the pod's volumes refer to.
+    pub fn of_volumes(pod: &Pod) -> Self {
+        let mut references = Self::default();
         pod.spec.volumes.iter().for_each(|volume| references.add_volume(volume));
         references
     }
@@ -115,6 +121,31 @@ impl References {
 pub fn contents(pod: &Pod, sources: &Sources, place: &Place) -> Result<Vec<VolumeContent>, ConfigProblem> {
     let view = View { pod, sources, place };
     pod.spec.volumes.iter().map(|volume| view.content(volume)).collect()
+}
+
+/// Whether a volume holds files that follow what they are of.
+pub fn is_of_files(volume: &Volume) -> bool {
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
+}
+
+/// The files of each volume that holds some, by its name.
+pub fn files<'a>(
+    pod: &'a Pod,
+    sources: &'a Sources,
+    place: &'a Place,
+) -> impl Iterator<Item = (&'a str, Result<Vec<File>, ConfigProblem>)> {
+    let view = View { pod, sources, place };
+    let volumes = pod.spec.volumes.iter().filter(|volume| is_of_files(volume));
+    volumes.map(move |volume| {
+        let files = view.content(volume).map(|content| match content.source {
+            Content::Files(files) => files,
+            _ => Vec::new(),
+        });
+        (volume.name.as_str(), files)
+    })
 }
 
 struct View<'a> {

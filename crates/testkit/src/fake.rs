@@ -62,6 +62,17 @@ impl FakeHost {
         self.lock().iter().filter(|(_, machine)| !machine.is_over()).map(|(id, _)| id.clone()).collect()
     }
 
+    /// Files in a volume of a pod that runs, by path.
+    pub fn files(&self, uid: &str, volume: &str) -> BTreeMap<String, String> {
+        let own = |machine: &&Arc<FakeMachine>| machine.inside().pod_uid == uid && !machine.is_over();
+        let machine = self.lock().values().find(own).cloned().or_else(|| {
+            let nodes = self.lock_nodes();
+            nodes.values().find_map(|node| node.lock().get(uid).cloned())
+        });
+        let files = machine.and_then(|machine| machine.inside().volumes.get(volume).cloned()).unwrap_or_default();
+        files.files.into_iter().map(|file| (file.path, String::from_utf8_lossy(&file.content).into_owned())).collect()
+    }
+
     /// From now on, each container uses so many bytes of memory beyond the least.
     pub fn set_load(&self, bytes: u64) {
         self.load_bytes.store(bytes, Ordering::Relaxed);
@@ -216,6 +227,7 @@ impl NodeMachine for FakeNode {
 #[derive(Default)]
 struct Inside {
     pod_uid: String,
+    volumes: BTreeMap<String, api::FilesVolume>,
     containers: BTreeMap<String, api::ContainerStatus>,
     events: Vec<api::Event>,
     listeners: Vec<mpsc::UnboundedSender<api::Event>>,
@@ -309,7 +321,13 @@ impl Machine for FakeMachine {
     }
 
     async fn configure(&self, config: api::PodConfig) -> Result<(), GuestError> {
-        self.inside().pod_uid = config.uid;
+        let mut inside = self.inside();
+        inside.pod_uid = config.uid;
+        for volume in config.volumes {
+            if let Some(api::VolumeSource::Files(files)) = volume.source {
+                inside.volumes.insert(volume.name, files);
+            }
+        }
         Ok(())
     }
 
@@ -367,7 +385,8 @@ impl Machine for FakeMachine {
         Ok(Box::new(ours))
     }
 
-    async fn update_volume(&self, _request: api::UpdateVolumeRequest) -> Result<(), GuestError> {
+    async fn update_volume(&self, request: api::UpdateVolumeRequest) -> Result<(), GuestError> {
+        self.inside().volumes.insert(request.name, request.files.unwrap_or_default());
         Ok(())
     }
 

@@ -142,6 +142,8 @@ pub struct ConfigMap {
     pub data: BTreeMap<String, String>,
     /// Base64 values.
     pub binary_data: BTreeMap<String, String>,
+    /// Whether it never changes.
+    pub immutable: Option<bool>,
 }
 object!(ConfigMap, "", "v1", "ConfigMap", "configmaps", true);
 
@@ -156,6 +158,8 @@ pub struct Secret {
     pub type_: String,
     /// Base64 values.
     pub data: BTreeMap<String, String>,
+    /// Whether it never changes.
+    pub immutable: Option<bool>,
 }
 object!(Secret, "", "v1", "Secret", "secrets", true);
 

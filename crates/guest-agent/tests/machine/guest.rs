@@ -413,7 +413,7 @@ async fn volumes_are_shared_updated_and_bounded() {
         fs_group: Some(50),
         ..support::pod("pod-1")
     };
-    let (machine, client) = pod(&lab, "volumes", config).await;
+    let (machine, client) = pod(&lab, "volumes", config.clone()).await;
     let mount = |volume: &str, path: &str, sub: &str, read_only| Mount {
         volume: volume.into(),
         mount_path: path.into(),
@@ -453,6 +453,7 @@ async fn volumes_are_shared_updated_and_bounded() {
         client.start_container(with("escape", "ls /w", vec![mount("disk", "/w", "etc", false)])).await.unwrap_err();
     assert_eq!(escape.kind(), Some(ErrorKind::MountFailed), "{escape}");
     client.start_container(with("watcher", "sleep 1000", vec![mount("config", "/c", "", true)])).await.unwrap();
+    client.start_container(with("keeper", "sleep 1000", vec![mount("config", "/one", "key", true)])).await.unwrap();
     client
         .update_volume(UpdateVolumeRequest {
             name: "config".into(),
@@ -463,6 +464,19 @@ async fn volumes_are_shared_updated_and_bounded() {
         .unwrap();
     let (output, _) = finish(client.exec(exec("watcher", "cat /c/key; ls /c")).await.unwrap()).await;
     assert_eq!(output, "newkey\n");
+    let (output, _) =
+        finish(client.exec(exec("watcher", "ls -A /c | wc -l; readlink /c/..data")).await.unwrap()).await;
+    assert!(output.starts_with("3\n..20") && output.matches('_').count() == 5, "{output}");
+    let (output, _) = finish(client.exec(exec("keeper", "cat /one")).await.unwrap()).await;
+    assert_eq!(output, "one", "what is mounted by its path stays as it was");
+    // The same configuration again brings what its files hold by now; another is refused.
+    let mut again = config;
+    again.volumes[2].source = Some(VolumeSource::Files(files(&[("key", "newer")])));
+    client.configure_pod(again.clone()).await.unwrap();
+    let (output, _) = finish(client.exec(exec("watcher", "cat /c/key")).await.unwrap()).await;
+    assert_eq!(output, "newer");
+    again.volumes.pop();
+    assert_eq!(client.configure_pod(again).await.unwrap_err().kind(), Some(ErrorKind::AlreadyExists));
     let missing =
         client.update_volume(UpdateVolumeRequest { name: "disk".into(), ..Default::default() }).await.unwrap_err();
     assert_eq!(missing.kind(), Some(ErrorKind::NoSuchVolume));
