@@ -336,8 +336,8 @@ impl Actor {
                 worker.release(&self.deed.pod.metadata.uid);
             }
         }
-        let node_lost = self.node_lost;
-        self.reporter.send_replace(Report { pod: self.deed.pod.clone(), status, node, node_lost, delete });
+        let (node_lost, machines) = (self.node_lost, self.observed.machine_count);
+        self.reporter.send_replace(Report { pod: self.deed.pod.clone(), status, node, machines, node_lost, delete });
     }
 
     /// What the node's status should say; none while its machine is on the way out.

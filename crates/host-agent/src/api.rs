@@ -81,14 +81,16 @@ impl Api {
         }
     }
 
-    /// Writes a pod's status, if it is still this pod. None: it is gone.
+    /// Merges a patch into a pod's status, list by list, if it is still this pod. None: it is gone.
     pub(crate) async fn pod_status(&self, pod: &Pod, status: &Value) -> Result<Option<Value>, kube::Error> {
         let mut patch = status.clone();
         patch["metadata"] = json!({"uid": pod.metadata.uid});
-        match self.patch(&format!("{}/status", pod_path(&pod.key())), &patch).await {
-            // Another pod has the name by now.
-            Err(error) if code(&error) == 409 => Ok(None),
-            other => other,
+        let uri = format!("{}/status", pod_path(&pod.key()));
+        match self.send(Method::PATCH, &uri, "application/strategic-merge-patch+json", &patch).await {
+            Ok(pod) => Ok(Some(pod)),
+            // It is gone, or another pod has the name by now.
+            Err(error) if [404, 409].contains(&code(&error)) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

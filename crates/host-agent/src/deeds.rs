@@ -23,7 +23,7 @@ use crate::disks;
 use crate::drivers::{LocalImage, Machine, MachineRequest, PullRequest};
 use crate::guest::GuestError;
 use crate::logs::Record;
-use crate::node::{self, NodeState};
+use crate::node::{self, Identity, NodeState};
 use crate::probes;
 
 /// Bytes of fresh randomness for a guest.
@@ -471,13 +471,15 @@ async fn copy_logs(deed: &Deed, machine: &dyn Machine, id: &str) -> anyhow::Resu
     Ok(())
 }
 
-/// Writes a node's status, and that its room is free when its machine is gone for good.
-pub(crate) async fn write_node(deed: &Deed, state: NodeState) -> Result<(), kube::Error> {
+/// Writes the status of a pod's own node, whose nth machine this is, and that its room is free when its machine is gone for good.
+pub(crate) async fn write_node(deed: &Deed, state: NodeState, machines: u32) -> Result<(), kube::Error> {
     let Home::Fargate(tier) = deed.home else { return Ok(()) };
     let name = &deed.pod.spec.node_name;
     let hostname = name.trim_start_matches("fargate-");
     let facts = deed.context.drivers.facts();
-    let status = node::node_status(tier, &deed.address.to_string(), hostname, &facts, state, Timestamp::now());
+    let identity = Identity::of_pod(&deed.pod.metadata.uid, machines);
+    let about = (&facts, &identity);
+    let status = node::node_status(tier, &deed.address.to_string(), hostname, about, state, Timestamp::now());
     deed.context.api.patch(&format!("/api/v1/nodes/{name}/status"), &status).await?;
     if state == NodeState::Released {
         deed.context.api.patch(&format!("/api/v1/nodes/{name}"), &node::released()).await?;

@@ -8,6 +8,7 @@ use isopod_types::own::FargateSettings;
 use isopod_types::pod::Pod;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::drivers::HostFacts;
 use crate::worker::Worker;
@@ -59,7 +60,7 @@ pub(crate) fn worker_status(
         "allocatable": allocatable,
         "addresses": addresses(&worker.address.to_string(), &worker.name),
         "conditions": conditions(status, reason, message, now),
-        "nodeInfo": node_info(facts),
+        "nodeInfo": node_info(facts, &worker.identity()),
     }})
 }
 
@@ -86,9 +87,27 @@ fn conditions(ready: &str, reason: &str, message: &str, now: Timestamp) -> Value
     ])
 }
 
-fn node_info(facts: &HostFacts) -> Value {
+/// By what a machine is known, and this start of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// The same as long as the node is.
+    pub(crate) system: Uuid,
+    /// Another with every start of its machine.
+    pub(crate) boot: Uuid,
+}
+
+impl Identity {
+    /// Of the nth machine of a node that is there for the pod of this UID only.
+    pub(crate) fn of_pod(uid: &str, machine: u32) -> Self {
+        let system = Uuid::try_parse(uid).unwrap_or_default();
+        Self { system, boot: Uuid::from_u128(system.as_u128() ^ u128::from(machine.max(1))) }
+    }
+}
+
+fn node_info(facts: &HostFacts, identity: &Identity) -> Value {
     json!({
-        "architecture": "amd64", "operatingSystem": "linux", "bootID": "", "machineID": "", "systemUUID": "",
+        "architecture": "amd64", "operatingSystem": "linux", "bootID": identity.boot.to_string(),
+        "machineID": identity.system.simple().to_string(), "systemUUID": identity.system.to_string(),
         "containerRuntimeVersion": runtime(facts), "kernelVersion": facts.kernel, "kubeletVersion": KUBELET_VERSION,
         "kubeProxyVersion": "", "osImage": "Isopod microVM",
     })
@@ -99,7 +118,7 @@ pub(crate) fn node_status(
     tier: Tier,
     address: &str,
     hostname: &str,
-    facts: &HostFacts,
+    (facts, identity): (&HostFacts, &Identity),
     state: NodeState,
     now: Timestamp,
 ) -> Value {
@@ -119,7 +138,7 @@ pub(crate) fn node_status(
         "allocatable": capacity,
         "addresses": addresses(address, hostname),
         "conditions": conditions(status, reason, message, now),
-        "nodeInfo": node_info(facts),
+        "nodeInfo": node_info(facts, identity),
     }})
 }
 
@@ -198,11 +217,16 @@ mod tests {
             version: "7.2".into(),
             ..Default::default()
         };
-        let status = node_status(tier, "10.0.0.4", "ip-10-0-0-4", &facts, NodeState::Ready, Timestamp::UNIX_EPOCH);
+        let uid = "5f0c7f3e-3a2b-4a53-9d5b-0d1c3f1f9a10";
+        let about = (&facts, &Identity::of_pod(uid, 2));
+        let status = node_status(tier, "10.0.0.4", "ip-10-0-0-4", about, NodeState::Ready, Timestamp::UNIX_EPOCH);
         assert_eq!(status["status"]["capacity"]["cpu"], "250m");
         assert_eq!(status["status"]["capacity"]["memory"], "512Mi");
         assert_eq!(status["status"]["capacity"]["pods"], "1");
         assert_eq!(status["status"]["nodeInfo"]["containerRuntimeVersion"], "isopod-qemu-tcg://7.2");
+        let info = &status["status"]["nodeInfo"];
+        assert_eq!((&info["systemUUID"], &info["machineID"]), (&json!(uid), &json!(uid.replace('-', ""))));
+        assert_eq!(info["bootID"], "5f0c7f3e-3a2b-4a53-9d5b-0d1c3f1f9a12");
     }
 
     #[test]

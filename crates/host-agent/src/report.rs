@@ -19,10 +19,12 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Clone, Default)]
 pub(crate) struct Report {
     pub(crate) pod: Arc<Pod>,
-    /// The pod's status, as a merge patch; `Null` when there is nothing to say, as of a pod that is gone.
+    /// The pod's status, as a strategic merge patch; `Null` when there is nothing to say, as of a pod that is gone.
     pub(crate) status: Value,
     /// The node's state; none when it stays as it is.
     pub(crate) node: Option<NodeState>,
+    /// Machines made for the pod so far.
+    pub(crate) machines: u32,
     /// How often somebody else wrote over the node's state.
     pub(crate) node_lost: u64,
     /// The pod's object is to go.
@@ -72,7 +74,7 @@ impl Writer {
             self.status = Value::Null;
         }
         if let Some(state) = report.node.filter(|state| self.node != Some(*state)) {
-            deeds::write_node(&self.deed, state).await?;
+            deeds::write_node(&self.deed, state, report.machines).await?;
             self.node = Some(state);
         }
         if !report.status.is_null() && without_times(&report.status) != without_times(&self.status) {

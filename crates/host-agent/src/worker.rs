@@ -16,11 +16,12 @@ use isopod_types::pod::Pod;
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::agent::Context;
 use crate::convert;
 use crate::drivers::{Lodging, NODE_ID_PREFIX, NodeMachine, NodeRequest};
-use crate::node::{WorkerState, worker_status};
+use crate::node::{Identity, WorkerState, worker_status};
 
 /// Delays before a machine that failed is made again.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -37,6 +38,8 @@ pub(crate) struct Worker {
     pub(crate) uid: String,
     pub(crate) address: Ipv4Addr,
     pub(crate) instance: InstanceType,
+    /// By what this start of its machine is known.
+    boot: Arc<Mutex<Uuid>>,
     block: Ipv4Net,
     disk_gib: u64,
     machine: watch::Receiver<Up>,
@@ -64,6 +67,9 @@ impl Worker {
             uid: node.metadata.uid.clone(),
             address: fargate::host_address(&node.metadata.name)?,
             instance: instances::find(labels.get(INSTANCE_TYPE_LABEL)?)?,
+            boot: Arc::new(Mutex::new(
+                Uuid::try_parse(&node.status.node_info.boot_id).unwrap_or_else(|_| Uuid::new_v4()),
+            )),
             block: node.spec.pod_cidr.parse().ok()?,
             disk_gib: disk_gib.unwrap_or(DISK_GIB),
             machine,
@@ -83,6 +89,12 @@ impl Worker {
     /// Somebody else wrote over its state.
     pub(crate) fn say_again(&self) {
         self.again.notify_one();
+    }
+
+    /// By what its machine is known.
+    pub(crate) fn identity(&self) -> Identity {
+        let boot = *self.boot.lock().unwrap_or_else(PoisonError::into_inner);
+        Identity { system: Uuid::try_parse(&self.uid).unwrap_or_default(), boot }
     }
 
     /// Its machine, if it runs.
@@ -179,6 +191,7 @@ impl Worker {
     }
 
     async fn make(&self, context: &Context) -> anyhow::Result<Arc<dyn NodeMachine>> {
+        *self.boot.lock().unwrap_or_else(PoisonError::into_inner) = Uuid::new_v4();
         self.say(context, WorkerState::Starting, "the node's machine is being made").await;
         let request = NodeRequest {
             id: machine_id(&self.uid),
@@ -219,6 +232,7 @@ mod tests {
             uid: "n".into(),
             address: Ipv4Addr::new(10, 0, 0, 33),
             instance: instances::find("t3.medium").unwrap(),
+            boot: Arc::default(),
             block: "10.0.0.32/27".parse().unwrap(),
             disk_gib: 20,
             machine: watch::channel(None).1,

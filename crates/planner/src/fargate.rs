@@ -252,6 +252,7 @@ pub(crate) fn unscheduled_status(pod: &Pod, why: &Unplaced, now: Timestamp) -> O
         last_transition_time: Some(since.unwrap_or(now)),
         reason: why.reason.into(),
         message: why.message.clone(),
+        observed_generation: Some(pod.metadata.generation),
     };
     match found {
         Some(i) => conditions[i] = condition,

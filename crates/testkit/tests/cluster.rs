@@ -210,3 +210,34 @@ async fn what_others_say_of_a_node_and_its_pod_is_set_right() {
         cluster.wait_for(path, "the truth", is("True")).await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_waits_for_what_others_say_and_leaves_it_alone() {
+    let cluster = cluster("gates").await;
+    let mut gated = pod("p", "Never", &["serve"]);
+    gated["spec"]["readinessGates"] = json!([{"conditionType": "example.com/lb"}]);
+    cluster.create(PODS, gated).await.unwrap();
+    let condition = |pod: &Value, type_: &str| {
+        let all = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|one| one["type"] == type_).unwrap_or_default()
+    };
+    let path = format!("{PODS}/p");
+    let waits = |pod: &Value| condition(pod, "Ready")["reason"] == "ReadinessGatesNotReady";
+    let found = cluster.wait_for(&path, "the gate", waits).await.unwrap();
+    assert_eq!(condition(&found, "ContainersReady")["status"], "True");
+    assert_eq!(condition(&found, "Ready")["observedGeneration"], 1);
+    let mut conditions = found["status"]["conditions"].clone();
+    conditions
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "example.com/lb", "status": "True", "message": "in service"}));
+    cluster.patch(&format!("{path}/status"), json!({"status": {"conditions": conditions}})).await.unwrap();
+    let ready = |pod: &Value| condition(pod, "Ready")["status"] == "True";
+    let found = cluster.wait_for(&path, "readiness", ready).await.unwrap();
+    assert_eq!(condition(&found, "Ready")["reason"], json!(null), "{found}");
+    // What comes later leaves the condition as it is.
+    cluster.host.kill_all();
+    let found = cluster.wait_for(&path, "its end", phase("Failed")).await.unwrap();
+    assert_eq!(condition(&found, "example.com/lb")["message"], "in service");
+    assert_eq!(condition(&found, "Ready")["status"], "False");
+}

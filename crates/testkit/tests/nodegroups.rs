@@ -86,6 +86,8 @@ async fn pods_of_no_profile_share_the_nodes_of_a_group() {
     let _agent = cluster.start_agent().await.unwrap();
     wait_for_available(&cluster, 3).await;
     assert_eq!(cluster.host.nodes(), before);
+    let now = cluster.get(&format!("/api/v1/nodes/{}", nodes.first().unwrap())).await.unwrap();
+    assert_eq!(now["status"]["nodeInfo"]["bootID"], node["status"]["nodeInfo"]["bootID"]);
     assert!(pods(&cluster).await.iter().all(|pod| pod["status"]["containerStatuses"][0]["restartCount"] == 0));
 }
 
@@ -151,6 +153,9 @@ async fn a_node_that_crashes_comes_back_with_its_pods() {
     deployment(&cluster, 2).await;
     wait_for_available(&cluster, 2).await;
     let before = pods(&cluster).await;
+    let info = |node: &Value, field: &str| node["status"]["nodeInfo"][field].as_str().unwrap_or_default().to_owned();
+    let node = cluster.list("/api/v1/nodes").await.remove(0);
+    assert_eq!(info(&node, "systemUUID"), node["metadata"]["uid"].as_str().unwrap());
     cluster.host.kill_all();
     for pod in &before {
         let path = format!("/api/v1/namespaces/apps/pods/{}", pod["metadata"]["name"].as_str().unwrap());
@@ -159,6 +164,10 @@ async fn a_node_that_crashes_comes_back_with_its_pods() {
     }
     wait_for_available(&cluster, 2).await;
     wait_for_group(&cluster, "ACTIVE", 1).await;
+    let again = cluster.list("/api/v1/nodes").await.remove(0);
+    assert_eq!(info(&again, "machineID"), info(&node, "machineID"));
+    assert!(!info(&again, "bootID").is_empty());
+    assert_ne!(info(&again, "bootID"), info(&node, "bootID"));
 }
 
 /// A namespace with a claim of 25 MiB.

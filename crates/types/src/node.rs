@@ -46,6 +46,17 @@ pub struct NodeStatus {
     pub conditions: Vec<NodeCondition>,
     /// Images it has.
     pub images: Vec<NodeImage>,
+    /// What its machine is.
+    pub node_info: NodeInfo,
+}
+
+/// What a node's machine is.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NodeInfo {
+    /// By what this start of its machine is known.
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
 }
 
 /// A condition of a node.

@@ -96,6 +96,16 @@ pub struct PodSpec {
     pub scheduling_gates: Vec<LocalReference>,
     /// Resources of the pod as a whole.
     pub resources: Resources,
+    /// Conditions that have to be true before it is ready.
+    pub readiness_gates: Vec<ReadinessGate>,
+}
+
+/// A condition that has to be true before a pod is ready.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReadinessGate {
+    /// Type of the condition.
+    pub condition_type: String,
 }
 
 impl PodSpec {

@@ -1,6 +1,6 @@
 //! The status of a pod, from what is known about it.
 
-use isopod_types::pod::{Container, ContainerState, ContainerStatus, Pod, PodCondition, Running, Terminated, Waiting};
+use isopod_types::pod::{Container, ContainerState, ContainerStatus, Pod, Running, Terminated, Waiting};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ pub struct Addresses {
     pub host: String,
 }
 
-/// The pod's whole status, as a merge patch.
+/// The pod's status as far as it is the agent's, as a strategic merge patch: conditions of other writers stay as they are.
 pub fn render(pod: &Pod, observed: &Observed, addresses: &Addresses, now: Timestamp) -> Value {
     let view = View { pod, observed, now };
     let phase = view.phase();
@@ -44,6 +44,9 @@ pub fn render(pod: &Pod, observed: &Observed, addresses: &Addresses, now: Timest
     }
     json!({"status": status})
 }
+
+/// Whether a condition is true, and reason and message.
+type Condition = (bool, &'static str, String);
 
 struct View<'a> {
     pod: &'a Pod,
@@ -184,7 +187,7 @@ impl View<'_> {
         ("CrashLoopBackOff".into(), text)
     }
 
-    fn conditions(&self, phase: &str) -> Vec<PodCondition> {
+    fn conditions(&self, phase: &str) -> Vec<Value> {
         let names = |ready: fn(&ContainerStatus) -> bool| -> Vec<String> {
             let sidecars = self.pod.spec.init_containers.iter().filter(|container| container.is_sidecar());
             let statuses = sidecars.chain(&self.pod.spec.containers).map(|container| self.status(container));
@@ -209,28 +212,49 @@ impl View<'_> {
         let wanted = [
             ("PodReadyToStartContainers", sandbox),
             ("Initialized", initialized),
-            ("Ready", containers_ready.clone()),
+            ("Ready", self.gated(containers_ready.clone())),
             ("ContainersReady", containers_ready),
             ("PodScheduled", (true, "", String::new())),
         ];
-        let mut conditions: Vec<PodCondition> =
-            wanted.into_iter().map(|(type_, facts)| self.condition(type_, facts)).collect();
-        let kept = self.pod.status.conditions.iter().filter(|old| !conditions.iter().any(|new| new.type_ == old.type_));
-        let kept: Vec<PodCondition> = kept.cloned().collect();
-        conditions.extend(kept);
-        conditions
+        wanted.into_iter().map(|(type_, facts)| self.condition(type_, facts)).collect()
     }
 
-    fn condition(&self, type_: &str, (status, reason, message): (bool, &str, String)) -> PodCondition {
+    /// Whether the pod is ready when its containers are: others have a say by conditions of their own.
+    fn gated(&self, (ready, reason, message): Condition) -> Condition {
+        if !ready {
+            return (ready, reason, message);
+        }
+        let gates = self.pod.spec.readiness_gates.iter();
+        let unmet: Vec<String> = gates.filter_map(|gate| self.unmet(&gate.condition_type)).collect();
+        match unmet.is_empty() {
+            true => (true, "", String::new()),
+            false => (false, "ReadinessGatesNotReady", unmet.join(", ")),
+        }
+    }
+
+    fn unmet(&self, gate: &str) -> Option<String> {
+        match self.pod.status.conditions.iter().find(|condition| condition.type_ == gate) {
+            None => Some(format!("corresponding condition of pod readiness gate {gate:?} does not exist.")),
+            Some(found) if found.status == "True" => None,
+            Some(found) => {
+                Some(format!("the status of pod readiness gate {gate:?} is not \"True\", but {}", found.status))
+            }
+        }
+    }
+
+    /// What is empty is said to be so: a patch that leaves it out would keep what was there.
+    fn condition(&self, type_: &str, (status, reason, message): Condition) -> Value {
         let status = if status { "True" } else { "False" };
         let old = self.pod.status.conditions.iter().find(|old| old.type_ == type_ && old.status == status);
-        PodCondition {
-            type_: type_.into(),
-            status: status.into(),
-            last_transition_time: old.and_then(|old| old.last_transition_time).or(Some(self.now)),
-            reason: reason.into(),
-            message,
-        }
+        let filled = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
+        json!({
+            "type": type_,
+            "status": status,
+            "observedGeneration": self.pod.metadata.generation,
+            "lastTransitionTime": old.and_then(|old| old.last_transition_time).unwrap_or(self.now),
+            "reason": filled(reason),
+            "message": filled(&message),
+        })
     }
 }
 

@@ -325,6 +325,43 @@ fn a_pod_is_ready_while_its_readiness_probe_passes() {
 }
 
 #[test]
+fn a_pod_is_ready_when_its_gates_say_so_too() {
+    let mut play = Play::new(json!({
+        "restartPolicy": "Always", "containers": [{"name": "c", "image": "i"}],
+        "readinessGates": [{"conditionType": "example.com/a"}, {"conditionType": "example.com/b"}],
+    }));
+    play.run();
+    let ready = |play: &mut Play| {
+        let status = play.status();
+        let conditions = status["conditions"].as_array().cloned().unwrap();
+        assert_eq!(conditions.len(), 5, "conditions of others are theirs");
+        assert_eq!((&conditions[2]["type"], &conditions[3]["status"]), (&json!("Ready"), &json!("True")));
+        assert!(conditions.iter().all(|one| one["observedGeneration"] == 7), "{conditions:?}");
+        (conditions[2]["status"].clone(), conditions[2]["reason"].clone(), conditions[2]["message"].clone())
+    };
+    let missing =
+        |gate: &str| format!("corresponding condition of pod readiness gate \"example.com/{gate}\" does not exist.");
+    for (conditions, status, message) in [
+        (json!([]), "False", json!(format!("{}, {}", missing("a"), missing("b")))),
+        (
+            json!([{"type": "example.com/a", "status": "True"}, {"type": "example.com/b", "status": "False"}]),
+            "False",
+            json!("the status of pod readiness gate \"example.com/b\" is not \"True\", but False"),
+        ),
+        (
+            json!([{"type": "example.com/a", "status": "True"}, {"type": "example.com/b", "status": "True"}]),
+            "True",
+            json!(null),
+        ),
+    ] {
+        play.pod.metadata.generation = 7;
+        play.pod.status.conditions = serde_json::from_value(conditions).unwrap();
+        let reason = if status == "True" { json!(null) } else { json!("ReadinessGatesNotReady") };
+        assert_eq!(ready(&mut play), (json!(status), reason, message));
+    }
+}
+
+#[test]
 fn a_container_that_fails_its_liveness_probe_is_ended_and_started_again() {
     let mut play = probed(json!({"livenessProbe": {"periodSeconds": 10, "terminationGracePeriodSeconds": 4}}));
     play.finds(ProbeKind::Liveness, false).run().did(&["pull", "machine", "configure", "start c 0", "liveness c"]);

@@ -378,6 +378,7 @@ pub fn disrupted_status(pod: &Pod, reason: &str, message: &str, now: Timestamp) 
         last_transition_time: Some(now),
         reason: reason.into(),
         message: message.into(),
+        observed_generation: Some(pod.metadata.generation),
     });
     json!({"status": {"conditions": conditions}})
 }
