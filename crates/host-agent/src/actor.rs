@@ -342,6 +342,10 @@ impl Actor {
 
     /// What the node's status should say; none while its machine is on the way out.
     fn node_state(&self) -> Option<NodeState> {
+        if self.observed.rejected.is_some() {
+            // The node is that of others.
+            return None;
+        }
         if self.gone && self.is_over() {
             return Some(NodeState::Released);
         }

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use futures::StreamExt;
-use isopod_planner::Reason;
 use isopod_planner::pod::Observed;
+use isopod_planner::pod::admit::Rejection;
+use isopod_planner::sizing::Tier;
+use isopod_planner::{Reason, fargate};
 use isopod_types::Object;
 use isopod_types::names::HOST_LABEL;
 use isopod_types::node::{ConfigMap, Node, Secret};
@@ -22,6 +24,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::actor::{Actor, Face, Handle, Home, Message, place, state_path};
+use crate::admission::Admission;
 use crate::api::Api;
 use crate::drivers::{Adopted, Drivers, Lodging, Machine};
 use crate::exclusive::Exclusive;
@@ -178,6 +181,8 @@ impl HostAgent {
             listed_nodes: None,
             pods: BTreeSet::new(),
             early: BTreeMap::new(),
+            unseen: Vec::new(),
+            admission: Admission::default(),
             first: true,
         };
         let client = self.context.api.client().clone();
@@ -246,6 +251,9 @@ struct Supervisor {
     pods: BTreeSet<String>,
     /// Pods that were seen before their nodes, by UID.
     early: BTreeMap<String, Pod>,
+    /// New pods of the current list, until it is known which were there before them.
+    unseen: Vec<Pod>,
+    admission: Admission,
     first: bool,
 }
 
@@ -286,6 +294,9 @@ impl Supervisor {
                 self.context.workers().insert(name.clone(), worker);
             }
         }
+        if let Some(worker) = self.context.worker(name) {
+            self.admission.node(node, worker.allocatable());
+        }
         if node.status.conditions.iter().any(|one| one.type_ == "Ready" && one.status == "Unknown") {
             self.say_again(name).await;
         }
@@ -311,6 +322,7 @@ impl Supervisor {
 
     fn node_gone(&mut self, name: &str) {
         self.nodes.remove(name);
+        self.admission.node_gone(name);
         if let Some(worker) = self.context.workers().remove(name) {
             worker.end();
         }
@@ -331,11 +343,17 @@ impl Supervisor {
 
     async fn pod(&mut self, event: Event<DynamicObject>) {
         match event {
-            Event::Init => self.pods.clear(),
+            Event::Init => {
+                self.pods.clear();
+                self.unseen.clear();
+            }
             Event::InitApply(pod) => {
                 if let Some(pod) = parse::<Pod>(pod) {
                     self.pods.insert(pod.metadata.uid.clone());
-                    self.seen(pod).await;
+                    match self.is_new(&pod) {
+                        true => self.unseen.push(pod),
+                        false => self.seen(pod).await,
+                    }
                 }
             }
             Event::InitDone => self.listed().await,
@@ -347,6 +365,7 @@ impl Supervisor {
             Event::Delete(pod) => {
                 let uid = pod.metadata.uid.unwrap_or_default();
                 self.early.remove(&uid);
+                self.admission.forget(pod.data["spec"]["nodeName"].as_str().unwrap_or_default(), &uid);
                 self.tell(&uid, Message::Gone).await;
             }
         }
@@ -357,6 +376,12 @@ impl Supervisor {
         let gone: Vec<String> = self.context.actors().keys().filter(|uid| !self.pods.contains(*uid)).cloned().collect();
         for uid in gone {
             self.tell(&uid, Message::Gone).await;
+        }
+        self.admission.retain(|uid| self.pods.contains(uid));
+        let mut unseen = std::mem::take(&mut self.unseen);
+        unseen.sort_by_key(|pod| pod.metadata.creation_timestamp);
+        for pod in unseen {
+            self.seen(pod).await;
         }
         if std::mem::take(&mut self.first) {
             self.clear_away().await;
@@ -430,6 +455,7 @@ impl Supervisor {
     async fn seen(&mut self, pod: Pod) {
         let uid = pod.metadata.uid.clone();
         if self.context.actors().contains_key(&uid) {
+            self.admission.change(&pod);
             return self.tell(&uid, Message::Update(Box::new(pod))).await;
         }
         if pod.spec.node_name.is_empty() {
@@ -440,9 +466,15 @@ impl Supervisor {
             self.early.insert(uid, pod);
             return;
         }
-        let observed = self.recall(&uid);
-        let worker = self.context.workers().get(&pod.spec.node_name).cloned();
+        let mut observed = self.recall(&uid);
+        if observed.seen_at.is_none() && !pod.is_terminal() && !pod.metadata.is_deleting() {
+            observed.rejected = self.admit(&pod).await;
+        } else if observed.rejected.is_none() {
+            self.admission.keep(&pod);
+        }
+        let worker = self.context.worker(&pod.spec.node_name);
         let (home, machine) = match worker {
+            _ if observed.rejected.is_some() => (nowhere(&pod, worker), None),
             Some(worker) => (self.at_worker(&worker, &pod, &observed).await, lodged(&worker, &pod, &observed).await),
             None => (place(&pod), self.adopted.pods.remove(&format!("{uid}-{}", observed.machine_count))),
         };
@@ -450,6 +482,23 @@ impl Supervisor {
             let handle = Actor::start(self.context.clone(), pod, home, observed, machine);
             self.context.actors().insert(uid, handle);
         }
+    }
+
+    /// Whether this agent has never heard of a pod on a node of many.
+    fn is_new(&self, pod: &Pod) -> bool {
+        let known = self.context.actors().contains_key(&pod.metadata.uid);
+        !known && self.context.worker(&pod.spec.node_name).is_some() && self.recall(&pod.metadata.uid).seen_at.is_none()
+    }
+
+    /// Takes a new pod in, or says why its node does not.
+    async fn admit(&mut self, pod: &Pod) -> Option<Rejection> {
+        let is_of_many = self.context.worker(&pod.spec.node_name).is_some();
+        let rejection = match is_of_many {
+            true => self.admission.admit(pod, &self.context.api).await,
+            false => place(pod).is_none().then(Rejection::of_single),
+        }?;
+        self.context.api.event(pod, None, &rejection.event()).await;
+        Some(rejection)
     }
 
     async fn at_worker(&self, worker: &Worker, pod: &Pod, observed: &Observed) -> Option<(Home, Ipv4Addr)> {
@@ -465,6 +514,13 @@ impl Supervisor {
         let path = state_path(&self.context, uid);
         std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
+}
+
+/// A place for the actor of a pod that nothing is ever made for.
+fn nowhere(pod: &Pod, worker: Option<Worker>) -> Option<(Home, Ipv4Addr)> {
+    let address = fargate::host_address(&pod.spec.node_name).or_else(|| fargate::node_address(&pod.spec.node_name));
+    let home = worker.map_or(Home::Fargate(Tier { vcpu_millis: 0, memory_mib: 0 }), Home::Node);
+    Some((home, address?))
 }
 
 /// The part of a node that a pod has had since before this process.

@@ -5,6 +5,7 @@
 //! identity of its own and to guests over one byte stream each; guests are not trusted.
 
 mod actor;
+mod admission;
 mod agent;
 mod api;
 mod convert;

@@ -302,3 +302,100 @@ async fn a_group_shrinks_when_a_node_was_not_needed_for_long() {
     cluster.wait_until("the machine's end", || cluster.host.nodes().len() == 1).await.unwrap();
     assert_eq!(cluster.list("/api/v1/nodes").await.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_refuses_pods_that_it_cannot_take() {
+    let cluster = TestCluster::start("refuses").await.unwrap();
+    let agent = cluster.start_agent().await.unwrap();
+    group(&cluster, 1).await;
+    wait_for_group(&cluster, "ACTIVE", 1).await;
+    namespace(&cluster).await;
+    let node = cluster.list("/api/v1/nodes").await.remove(0)["metadata"]["name"].as_str().unwrap().to_owned();
+    // Bound as it is made, without a scheduler.
+    let bound = |name: &str, cpu: &str, port: u16, more: Value| {
+        let mut container =
+            json!({"name": "c", "image": "web", "command": ["serve"], "resources": {"requests": {"cpu": cpu}}});
+        container["ports"] = json!([{"containerPort": 80, "hostPort": port}]);
+        let mut spec = json!({"containers": [container], "terminationGracePeriodSeconds": 1, "nodeName": node});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"metadata": {"name": name}, "spec": spec})
+    };
+    let phase = |name: &str, phase: &'static str| {
+        let path = format!("{PODS}/{name}");
+        let cluster = &cluster;
+        async move { cluster.wait_for(&path, phase, |pod| pod["status"]["phase"] == phase).await.unwrap() }
+    };
+    cluster.create(PODS, bound("first", "100m", 8080, json!({}))).await.unwrap();
+    phase("first", "Running").await;
+    let refused = [
+        (
+            bound("port", "100m", 8080, json!({})),
+            "NodePorts",
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+        ),
+        (
+            bound("cpu", "3", 8081, json!({})),
+            "OutOfcpu",
+            "Node didn't have enough resource: cpu, requested: 3000, used: 100, capacity: 1930",
+        ),
+        (
+            bound("label", "100m", 8081, json!({"nodeSelector": {"tier": "web"}})),
+            "NodeAffinity",
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+        ),
+    ];
+    for (pod, reason, message) in refused {
+        let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+        cluster.create(PODS, pod).await.unwrap();
+        let found = phase(&name, "Failed").await;
+        assert_eq!(
+            (&found["status"]["reason"], &found["status"]["message"]),
+            (&json!(reason), &json!(format!("Pod was rejected: {message}")))
+        );
+        assert_eq!(found["status"]["podIP"], json!(null));
+    }
+    // Another agent takes up the one that was taken in and none of the others; what they asked for is not held.
+    agent.cancel();
+    let _agent = cluster.start_agent().await.unwrap();
+    cluster.create(PODS, bound("second", "100m", 8081, json!({"nodeSelector": {"tier": "db"}}))).await.unwrap();
+    phase("second", "Running").await;
+    for name in ["port", "cpu", "label"] {
+        phase(name, "Failed").await;
+        cluster.delete(&format!("{PODS}/{name}")).await.unwrap();
+        cluster.wait_for_gone(&format!("{PODS}/{name}")).await.unwrap();
+    }
+    // A port is free again with the pod that had it.
+    cluster.delete(&format!("{PODS}/first")).await.unwrap();
+    cluster.wait_for_gone(&format!("{PODS}/first")).await.unwrap();
+    cluster.create(PODS, bound("third", "100m", 8080, json!({}))).await.unwrap();
+    phase("third", "Running").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_microvm_is_for_the_one_pod_that_it_was_made_for() {
+    let cluster = TestCluster::start("single").await.unwrap();
+    let _agent = cluster.start_agent().await.unwrap();
+    namespace(&cluster).await;
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    cluster.wait_for(account, "the account", |found| found["metadata"]["name"] == "default").await.unwrap();
+    let pod = |name: &str, more: Value| {
+        let mut spec = json!({"containers": [{"name": "c", "image": "web", "command": ["serve"]}]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"metadata": {"name": name}, "spec": spec})
+    };
+    let own = "/api/v1/namespaces/default/pods";
+    cluster.create(own, pod("p", json!({}))).await.unwrap();
+    let running = |pod: &Value| pod["status"]["phase"] == "Running";
+    let found = cluster.wait_for(&format!("{own}/p"), "the pod", running).await.unwrap();
+    let node = format!("/api/v1/nodes/{}", found["spec"]["nodeName"].as_str().unwrap());
+    let before = cluster.get(&node).await.unwrap();
+    cluster.create(PODS, pod("q", json!({"nodeName": found["spec"]["nodeName"]}))).await.unwrap();
+    let refused =
+        cluster.wait_for(&format!("{PODS}/q"), "its end", |pod| pod["status"]["phase"] == "Failed").await.unwrap();
+    assert_eq!(refused["status"]["reason"], "OutOfpods");
+    cluster.delete(&format!("{PODS}/q")).await.unwrap();
+    cluster.wait_for_gone(&format!("{PODS}/q")).await.unwrap();
+    let after = cluster.get(&node).await.unwrap();
+    assert_eq!(after["status"]["capacity"], before["status"]["capacity"]);
+    assert_eq!(cluster.get(&format!("{own}/p")).await.unwrap()["status"]["phase"], "Running");
+}

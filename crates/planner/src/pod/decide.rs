@@ -88,7 +88,7 @@ pub(super) enum Stop {
     Deleted { kill_at: Timestamp },
     /// It ran longer than `activeDeadlineSeconds`.
     DeadlineExceeded { kill_at: Timestamp },
-    /// Its work is done, well or not; only sidecars are left.
+    /// Its work is done, well or not, or never began; only sidecars are left.
     Finished,
 }
 
@@ -102,7 +102,7 @@ pub(super) fn stop(pod: &Pod, observed: &Observed, now: Timestamp) -> Option<Sto
     if let Some(kill_at) = pod.metadata.deletion_timestamp {
         return Some(Stop::Deleted { kill_at });
     }
-    if outcome(pod, observed).is_some() || pod.is_terminal() {
+    if observed.rejected.is_some() || outcome(pod, observed).is_some() || pod.is_terminal() {
         return Some(Stop::Finished);
     }
     let at = deadline(pod, observed).filter(|at| *at <= now)?;

@@ -12,6 +12,7 @@
 //! `status` renders what the user sees. Nothing is invented: an exit code is what the guest sent, and a container whose end
 //! nobody saw is reported as `ContainerStatusUnknown`.
 
+pub mod admit;
 mod decide;
 mod observed;
 mod probes;

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::admit::Rejection;
 use super::decide::{Action, Signal};
 use super::probes::{ProbeKind, Probes, Thresholds};
 use super::{BACKOFF_RESET_SECONDS, backoff};
@@ -24,6 +25,8 @@ pub struct Observed {
     pub setup: Setup,
     /// Containers by name.
     pub containers: BTreeMap<String, Runs>,
+    /// Why its node does not take it.
+    pub rejected: Option<Rejection>,
     /// When the agent first saw the pod.
     pub seen_at: Option<Timestamp>,
     /// Address given to it, of a pod on a node of many; it keeps it for life.

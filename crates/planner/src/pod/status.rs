@@ -70,6 +70,9 @@ impl View<'_> {
             "Failed" => return "Failed",
             _ => {}
         }
+        if self.observed.rejected.is_some() {
+            return "Failed";
+        }
         let over = !self.observed.any_live();
         if let Some(good) = outcome(self.pod, self.observed).filter(|_| over) {
             return if good { "Succeeded" } else { "Failed" };
@@ -86,11 +89,15 @@ impl View<'_> {
         if started { "Running" } else { "Pending" }
     }
 
-    fn reason(&self) -> Option<&'static str> {
-        self.deadline_exceeded().then_some("DeadlineExceeded")
+    fn reason(&self) -> Option<&str> {
+        let rejected = self.observed.rejected.as_ref().map(|why| why.reason.as_str());
+        rejected.or_else(|| self.deadline_exceeded().then_some("DeadlineExceeded"))
     }
 
     fn message(&self) -> Option<String> {
+        if let Some(why) = &self.observed.rejected {
+            return Some(format!("Pod was rejected: {}", why.message));
+        }
         match &self.observed.machine {
             _ if self.deadline_exceeded() => {
                 Some("Pod was active on the node longer than the specified deadline".into())
