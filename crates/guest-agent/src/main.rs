@@ -16,6 +16,7 @@ mod fork;
 mod host_path;
 mod identity;
 mod logs;
+mod name_service;
 mod network;
 mod path;
 mod plan;

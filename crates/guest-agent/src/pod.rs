@@ -2,17 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use isopod_guest_api::{ErrorKind, NetworkConfig, PodConfig, UpdateVolumeRequest, VolumeSource};
+use isopod_guest_api::{ErrorKind, PodConfig, UpdateVolumeRequest, VolumeSource};
 use rustix::mount::{MountFlags, mount};
 
 use crate::{
-    disk::Images, fault::Fault, identity::Identity, network, path, relay::Relays, sandbox::Sandbox, sysctl, volume,
+    disk::Images, fault::Fault, identity::Identity, name_service, network, path, relay::Relays, sandbox::Sandbox,
+    sysctl, volume,
 };
 
 const SHM_BYTES: u64 = 64 << 20;
@@ -45,7 +45,7 @@ impl Pod {
             None => sysctl::set(&config.sysctls)?,
         }
         let directory = path::pod(&config.uid);
-        write_pod_files(&directory, &config).map_err(Fault::internal("pod files"))?;
+        name_service::of_pod(&directory, &config).map_err(Fault::internal("pod files"))?;
         mount_shm(&directory.join("shm"), config.shm_size_bytes)?;
         let mut volumes = BTreeMap::new();
         for volume in &config.volumes {
@@ -181,71 +181,4 @@ fn mount_shm(directory: &Path, size_bytes: u64) -> Result<(), Fault> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("shm", directory, "tmpfs", flags, Some(options.as_c_str()))
         .map_err(|error| Fault::new(ErrorKind::MountFailed, format!("/dev/shm: {error}")))
-}
-
-fn write_pod_files(directory: &Path, config: &PodConfig) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
-    fs::write(directory.join("hostname"), format!("{}\n", config.hostname))?;
-    fs::write(directory.join("hosts"), hosts(config))?;
-    let mut file = fs::File::create(directory.join("resolv.conf"))?;
-    file.write_all(config.network.as_ref().map(resolv_conf).unwrap_or_default().as_bytes())
-}
-
-fn hosts(config: &PodConfig) -> String {
-    let mut text = String::from(
-        "# Managed for this pod: changes are lost when it is recreated.\n127.0.0.1\tlocalhost\n\
-         ::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\n\
-         fe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
-    );
-    if let Some(network) = &config.network {
-        text.push_str(&format!("{}\t{}\n", network.ipv4_address, config.hostname));
-    }
-    for line in &config.hosts {
-        text.push_str(line.trim_end_matches('\n'));
-        text.push('\n');
-    }
-    text
-}
-
-fn resolv_conf(network: &NetworkConfig) -> String {
-    let mut text = String::new();
-    if !network.search.is_empty() {
-        text.push_str(&format!("search {}\n", network.search.join(" ")));
-    }
-    for server in &network.nameservers {
-        text.push_str(&format!("nameserver {server}\n"));
-    }
-    if !network.options.is_empty() {
-        text.push_str(&format!("options {}\n", network.options.join(" ")));
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn name_service_files_say_what_the_pod_says() {
-        let network = NetworkConfig {
-            ipv4_address: "10.0.0.5".into(),
-            nameservers: vec!["10.96.0.10".into(), "8.8.8.8".into()],
-            search: vec!["default.svc.cluster.local".into(), "svc.cluster.local".into()],
-            options: vec!["ndots:5".into()],
-            ..NetworkConfig::default()
-        };
-        assert_eq!(
-            resolv_conf(&network),
-            "search default.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\nnameserver 8.8.8.8\noptions ndots:5\n"
-        );
-        let config = PodConfig {
-            hostname: "web-0".into(),
-            network: Some(network),
-            hosts: vec!["1.2.3.4\tfoo bar".into()],
-            ..PodConfig::default()
-        };
-        let hosts = hosts(&config);
-        assert!(hosts.contains("127.0.0.1\tlocalhost\n"));
-        assert!(hosts.ends_with("10.0.0.5\tweb-0\n1.2.3.4\tfoo bar\n"));
-    }
 }

@@ -8,7 +8,7 @@ use crate::{
     disk::Images,
     fault::Fault,
     identity::Identity,
-    network, path,
+    name_service, network, path,
     pod::{Pod, unmount_below},
 };
 
@@ -43,6 +43,7 @@ impl Tenants {
         }
         Identity::from(&config).assume()?;
         network::forward().map_err(Fault::io(ErrorKind::NetworkFailed, "forwarding"))?;
+        name_service::of_node(Path::new("/etc"), &config).map_err(Fault::internal("the node's files"))?;
         (config.realtime_unix_nanos, config.entropy) = (0, bytes::Bytes::new());
         self.node = Some(config);
         Ok(())

@@ -126,6 +126,9 @@ async fn pods_share_a_node_and_nothing_more() {
     // Ports of the node lead to the pod: from the node itself by either address, from another pod and from outside by the node's.
     client.configure_pod(PodConfig { host_network: true, ..shared("h", NODE) }).await.unwrap();
     let ask = |address: &str| format!("printf 'GET /page HTTP/1.0\r\n\r\n' | nc {address} | tail -n 1;");
+    let line = "cat /etc/hosts";
+    let hosts = run(&client, of("h", "hosts", line)).await.1;
+    assert!(hosts.starts_with("# Kubernetes-managed hosts file (host network).\n"), "{hosts}");
     let line = ask("127.0.0.1 81") + &ask(&format!("{NODE} 82"));
     assert_eq!(run(&client, of("h", "ask", &line)).await.1, "b\nb\n");
     assert_eq!(run(&client, of("a", "ask", &ask(&format!("{NODE} 82")))).await.1, "b\n");
