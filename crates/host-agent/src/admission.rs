@@ -80,7 +80,8 @@ impl Admission {
     }
 
     fn against(&self, pod: &Pod) -> Option<Rejection> {
-        let others = self.shares.get(&pod.spec.node_name).into_iter().flat_map(BTreeMap::values);
+        let all = self.shares.get(&pod.spec.node_name).into_iter().flatten();
+        let others = all.filter(|(uid, _)| **uid != pod.metadata.uid).map(|(_, share)| share);
         admit(pod, self.nodes.get(&pod.spec.node_name)?, others).err()
     }
 }

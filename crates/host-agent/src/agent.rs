@@ -301,7 +301,8 @@ impl Supervisor {
             self.say_again(name).await;
         }
         if self.nodes.insert(name.clone()) {
-            let mine: Vec<Pod> = self.early.values().filter(|pod| pod.spec.node_name == *name).cloned().collect();
+            let mut mine: Vec<Pod> = self.early.values().filter(|pod| pod.spec.node_name == *name).cloned().collect();
+            mine.sort_by_key(|pod| pod.metadata.creation_timestamp);
             for pod in mine {
                 self.early.remove(&pod.metadata.uid);
                 self.seen(pod).await;

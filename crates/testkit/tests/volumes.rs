@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use isopod_testkit::TestCluster;
 use serde_json::{Value, json};
@@ -118,4 +119,35 @@ async fn files_of_volumes_on_a_node_of_many_follow_their_objects() {
     cluster.create("/apis/isopod.dev/v1alpha1/nodegroups", group).await.unwrap();
     cluster.create("/api/v1/namespaces", json!({"metadata": {"name": "apps"}})).await.unwrap();
     check_that_files_follow(&cluster, "apps").await;
+}
+
+/// On one thread, whose clock can be put forward.
+#[tokio::test]
+async fn tokens_in_volumes_are_renewed_in_time() {
+    let cluster = TestCluster::start("renewed").await.unwrap();
+    let _agent = cluster.start_agent().await.unwrap();
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    cluster.wait_for(account, "the account", |found| found["metadata"]["name"] == "default").await.unwrap();
+    let token = json!({"serviceAccountToken": {"path": "token", "audience": "vault", "expirationSeconds": 600}});
+    let color = json!({"items": [{"path": "color", "fieldRef": {"fieldPath": "metadata.labels['color']"}}]});
+    let volumes = json!([{"name": "t", "projected": {"sources": [token]}}, {"name": "about", "downwardAPI": color}]);
+    let uid = run(&cluster, "default", volumes).await;
+    let shown = || cluster.host.files(&uid, "t").get("token").cloned().unwrap_or_default();
+    let first = shown();
+    assert_eq!(first.split('.').count(), 3, "{first}");
+    for (seconds, renewed) in [(470, false), (20, true)] {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+        if renewed {
+            cluster.wait_until("another token", || shown() != first).await.unwrap();
+        } else {
+            // All volumes are looked at together, tokens first.
+            let blue = json!({"metadata": {"labels": {"color": "blue"}}});
+            cluster.patch("/api/v1/namespaces/default/pods/p", blue).await.unwrap();
+            wait_for_files(&cluster, &uid, "about", &[("color", "blue")]).await;
+            assert_eq!(shown(), first);
+        }
+    }
+    assert_eq!(shown().split('.').count(), 3);
 }
