@@ -153,6 +153,7 @@ impl Configuration {
                 fields.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
                 strategy::metadata(&mut config).shift_remove("ownerReferences");
             }
+            Part::EphemeralContainers => only_spec(&mut config, &["ephemeralContainers"]),
             _ if context.kind.has_status_subresource() => {
                 fields.shift_remove("status");
             }
@@ -173,6 +174,18 @@ impl Configuration {
             }
             ApplyError::Version(_) => Status::internal(error),
         }
+    }
+}
+
+/// Leaves of a configuration what names the object, and these fields of its spec.
+fn only_spec(config: &mut Value, wanted: &[&str]) {
+    if let Some(fields) = config.as_object_mut() {
+        fields.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "spec"));
+    }
+    let named = |name: &String| matches!(name.as_str(), "name" | "namespace" | "uid" | "resourceVersion");
+    strategy::metadata(config).retain(|name, _| named(name));
+    if let Some(spec) = config.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.retain(|name, _| wanted.contains(&name.as_str()));
     }
 }
 

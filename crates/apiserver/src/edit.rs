@@ -35,6 +35,8 @@ pub(crate) enum Part {
     Finalize,
     /// The node of a pod, which the server itself writes.
     Binding,
+    /// `spec.ephemeralContainers` of a pod.
+    EphemeralContainers,
 }
 
 /// What an edit came to.
@@ -258,6 +260,7 @@ fn check(context: &Context<'_>, part: Part, new: &Value, old: &Value) -> Result<
         Part::Status if context.info.subresource == "approval" => validate::update_approval(new, old),
         Part::Status => validate::update_status(context.stored, new, old),
         Part::Finalize | Part::Binding => Vec::new(),
+        Part::EphemeralContainers => validate::update_ephemeral_containers(context.stored, new, old),
         Part::Main => validate::update(context.stored, new, old),
     });
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(context.kind, &context.info.name, &errors)) }

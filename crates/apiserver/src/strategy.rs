@@ -78,6 +78,7 @@ pub(crate) fn prepare_update(kind: &Kind, part: Part, new: Value, old: &Value) -
         Part::Status => status_of(kind, new, old),
         Part::Binding => new,
         Part::Finalize => finalizers_of(new, old),
+        Part::EphemeralContainers => with_ephemeral_containers(new, old),
     };
     merged["apiVersion"] = kind.stored_api_version().into();
     merged["kind"] = old["kind"].clone();
@@ -146,6 +147,13 @@ fn finalizers_of(new: Value, old: &Value) -> Value {
     let mut merged = old.clone();
     let wanted = new["spec"].get("finalizers").cloned().unwrap_or(json!([]));
     merged["spec"]["finalizers"] = wanted;
+    merged
+}
+
+/// The old pod with the new one's ephemeral containers.
+fn with_ephemeral_containers(new: Value, old: &Value) -> Value {
+    let mut merged = old.clone();
+    take(&mut merged["spec"], &new["spec"], "ephemeralContainers");
     merged
 }
 

@@ -1,4 +1,5 @@
-//! Paths below an object that are no streams (facts, section 1.14): status, scale, binding, eviction, token, finalize.
+//! Paths below an object that are no streams (facts, section 1.14): status, scale, binding, eviction, token, finalize,
+//! ephemeralcontainers.
 
 use isopod_planner::admission::Operation;
 use isopod_schema::{FieldError, Reason, Status, Verb, crd};
@@ -21,6 +22,7 @@ pub(crate) async fn answer(context: &Context<'_>, body: bytes::Bytes) -> Result<
     match name {
         "status" | "approval" => part(context, Part::Status, &body).await,
         "finalize" => part(context, Part::Finalize, &body).await,
+        "ephemeralcontainers" => part(context, Part::EphemeralContainers, &body).await,
         "scale" => scale(context, &body).await,
         "binding" => binding(context, &body).await,
         "eviction" => eviction::answer(context, &body).await,

@@ -9,7 +9,7 @@ use futures::Stream;
 use isopod_guest_api::{
     ContainerConfig, ContainerId, DiskSlot, Empty, ErrorKind, Event, EventsRequest, HelloRequest, HelloResponse,
     LogChunk, LogsRequest, NodeConfig, PROTOCOL_VERSION, PodConfig, PodUid, PrepareRequest, SignalContainerRequest,
-    StartContainerResponse, StatsResponse, UpdateVolumeRequest,
+    StartContainerResponse, StatsResponse, UpdateContainerRequest, UpdateVolumeRequest,
 };
 use tonic::Status;
 
@@ -89,6 +89,11 @@ pub(crate) async fn start_container(
 
 pub(crate) async fn signal_container(agent: Arc<Agent>, request: SignalContainerRequest) -> Result<Empty, Status> {
     agent.container(&request.id)?.signal(request.signal, request.all)?;
+    Ok(Empty {})
+}
+
+pub(crate) async fn update_container(agent: Arc<Agent>, request: UpdateContainerRequest) -> Result<Empty, Status> {
+    agent.container(&request.id)?.update(&request)?;
     Ok(Empty {})
 }
 

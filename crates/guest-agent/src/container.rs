@@ -8,19 +8,21 @@ use std::{
 
 use bytes::Bytes;
 use isopod_guest_api::{
-    ContainerConfig, ContainerExited, ContainerState, ContainerStatus, ErrorKind, EventKind, LogStream, limit,
+    ContainerConfig, ContainerExited, ContainerState, ContainerStatus, ErrorKind, EventKind, LogStream,
+    UpdateContainerRequest, limit,
 };
 use rustix::process::{Pid, Signal};
 use tokio::sync::watch;
 
 use crate::{
     agent::{Agent, now},
+    create,
     fault::Fault,
     fd::Stream,
     fork::Child,
     logs::Log,
     path,
-    plan::Process,
+    plan::{self, Process},
     pod::unmount_below,
     reaper::End,
     signal,
@@ -138,6 +140,20 @@ impl Container {
             tokio::spawn(signal::deliver(running, self.age(), signal));
         }
         Ok(())
+    }
+
+    /// Gives it other limits. The kernel would kill a container for memory that it has and may not have, so that is refused.
+    pub(crate) fn update(&self, wanted: &UpdateContainerRequest) -> Result<(), Fault> {
+        drop(self.running()?);
+        let group = path::cgroup(&self.config.id);
+        let used = fs::read_to_string(group.join("memory.current")).unwrap_or_default();
+        let used: u64 = used.trim().parse().unwrap_or(0);
+        let limit = wanted.memory_limit_bytes;
+        if limit > 0 && limit < used {
+            let text = format!("attempting to set memory limit ({limit}) below current usage ({used})");
+            return Err(Fault::new(ErrorKind::LimitReached, text));
+        }
+        create::set_control_group(&group, &plan::amounts(wanted))
     }
 
     /// Time since its start.

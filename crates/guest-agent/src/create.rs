@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     os::fd::{AsFd, OwnedFd},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -49,11 +50,24 @@ pub(crate) struct Made {
     pub(crate) end: oneshot::Receiver<End>,
 }
 
-/// Makes the first process of a container, whose control group must be there.
-pub(crate) async fn container(agent: &Agent, id: &str, plan: &Plan, stdin: bool) -> Result<Made, Fault> {
+/// Makes the first process of a container, whose control group must be there. It sees the processes of the container with the
+/// first process `target`, if there is one.
+pub(crate) async fn container(
+    agent: &Agent,
+    id: &str,
+    plan: &Plan,
+    stdin: bool,
+    target: Option<&Child>,
+) -> Result<Made, Fault> {
     let group = group(id)?;
-    make(agent, &plan.process, stdin, |inherited| fork::fork(Namespaces::New, &group, || child::first(plan, inherited)))
-        .await
+    make(agent, &plan.process, stdin, |inherited| {
+        let act = || child::first(plan, inherited);
+        match target {
+            None => fork::fork(Namespaces::New, &group, act),
+            Some(target) => with_children_in(&target.pidfd, || fork::fork(Namespaces::NewMounts, &group, act)),
+        }
+    })
+    .await
 }
 
 /// Makes a process that joins the container with this first process.
@@ -77,6 +91,11 @@ pub(crate) async fn exec(
 pub(crate) fn control_group(id: &str, settings: &[(&'static str, String)]) -> Result<(), Fault> {
     let group = path::cgroup(id);
     fs::create_dir_all(&group).map_err(Fault::internal("control group"))?;
+    set_control_group(&group, settings)
+}
+
+/// Writes settings of a control group that is there, in order.
+pub(crate) fn set_control_group(group: &Path, settings: &[(&'static str, String)]) -> Result<(), Fault> {
     for (file, value) in settings {
         let failed = Fault::io(ErrorKind::InvalidArgument, format!("control group: {file} = {value}"));
         fs::write(group.join(file), value).map_err(failed)?;

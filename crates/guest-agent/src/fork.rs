@@ -35,6 +35,8 @@ struct CloneArguments {
 pub(crate) enum Namespaces {
     /// New ones for processes and mounts.
     New,
+    /// A new one for mounts; processes are in the one that the caller has set for its children.
+    NewMounts,
     /// Those that the caller has set for its children.
     Inherited,
 }
@@ -58,7 +60,11 @@ pub(crate) fn fork(namespaces: Namespaces, cgroup: &OwnedFd, act: impl FnOnce())
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("the agent has more than one thread"));
     }
-    let new = if namespaces == Namespaces::New { libc::CLONE_NEWPID | libc::CLONE_NEWNS } else { 0 };
+    let new = match namespaces {
+        Namespaces::New => libc::CLONE_NEWPID | libc::CLONE_NEWNS,
+        Namespaces::NewMounts => libc::CLONE_NEWNS,
+        Namespaces::Inherited => 0,
+    };
     let mut pidfd: RawFd = -1;
     let arguments = CloneArguments {
         flags: u64::from((new | libc::CLONE_PIDFD).cast_unsigned()) | CLONE_INTO_CGROUP,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
-use isopod_guest_api::{ContainerConfig, ResourceLimit};
+use isopod_guest_api::{ContainerConfig, ResourceLimit, UpdateContainerRequest};
 use rustix::{process::Resource, thread::CapabilitySet};
 
 use crate::{fault::Fault, sandbox::Sandbox, users::Identity};
@@ -205,24 +205,37 @@ fn resource(kind: &str) -> Option<Resource> {
 /// Files of the container's control group, and what to write into them.
 pub(crate) fn control_group(config: &ContainerConfig) -> Vec<(&'static str, String)> {
     // One process out of memory ends the container, as the kubelet has it on cgroup v2.
-    let mut settings =
-        vec![("memory.oom.group", "1".to_owned()), ("cpu.weight", weight(config.cpu_request_millis).to_string())];
-    if config.cpu_limit_millis > 0 {
-        let quota = (config.cpu_limit_millis * PERIOD_MICROS / 1000).max(1000);
-        settings.push(("cpu.max", format!("{quota} {PERIOD_MICROS}")));
-    }
-    if config.memory_limit_bytes > 0 {
-        settings.push(("memory.max", config.memory_limit_bytes.to_string()));
-    }
+    let mut settings = vec![("memory.oom.group", "1".to_owned())];
+    settings.extend(amounts(&UpdateContainerRequest {
+        id: String::new(),
+        memory_limit_bytes: config.memory_limit_bytes,
+        cpu_limit_millis: config.cpu_limit_millis,
+        cpu_request_millis: config.cpu_request_millis,
+    }));
     if config.pids_limit > 0 {
         settings.push(("pids.max", config.pids_limit.to_string()));
     }
     settings
 }
 
+/// Files with what a container may use of processor and memory.
+pub(crate) fn amounts(wanted: &UpdateContainerRequest) -> [(&'static str, String); 3] {
+    let limit = |number: u64| if number > 0 { number.to_string() } else { "max".to_owned() };
+    let quota = if wanted.cpu_limit_millis > 0 {
+        (wanted.cpu_limit_millis.saturating_mul(PERIOD_MICROS) / 1000).max(1000)
+    } else {
+        0
+    };
+    [
+        ("cpu.weight", weight(wanted.cpu_request_millis).to_string()),
+        ("cpu.max", format!("{} {PERIOD_MICROS}", limit(quota))),
+        ("memory.max", limit(wanted.memory_limit_bytes)),
+    ]
+}
+
 /// The weight of a request, by way of v1 shares: 2..262144 shares onto 1..10000, as every runtime converts them.
 fn weight(request_millis: u64) -> u64 {
-    let shares = (request_millis * 1024 / 1000).clamp(2, 262_144);
+    let shares = (request_millis.saturating_mul(1024) / 1000).clamp(2, 262_144);
     1 + (shares - 2) * 9999 / 262_142
 }
 
@@ -286,6 +299,9 @@ mod tests {
             settings,
             ["memory.oom.group=1", "cpu.weight=39", "cpu.max=50000 100000", "memory.max=67108864", "pids.max=9"]
         );
+        let none: Vec<String> =
+            amounts(&UpdateContainerRequest::default()).iter().map(|(file, value)| format!("{file}={value}")).collect();
+        assert_eq!(none, ["cpu.weight=1", "cpu.max=max 100000", "memory.max=max"]);
         assert_eq!(limits(&config.rlimits).unwrap(), [(Resource::Nofile, 1, 2), (Resource::Nproc, 1024, 65_535)]);
         assert_eq!((weight(0), weight(100), weight(1_000_000)), (1, 4, 10_000));
     }

@@ -77,6 +77,7 @@ async fn dispatch(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Bod
         method::UPDATE_VOLUME => unary(agent, request, calls::update_volume).await,
         method::START_CONTAINER => unary(agent, request, calls::start_container).await,
         method::SIGNAL_CONTAINER => unary(agent, request, calls::signal_container).await,
+        method::UPDATE_CONTAINER => unary(agent, request, calls::update_container).await,
         method::REMOVE_CONTAINER => unary(agent, request, calls::remove_container).await,
         method::STATS => unary(agent, request, calls::stats).await,
         method::RESET => unary(agent, request, calls::reset).await,

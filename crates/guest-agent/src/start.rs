@@ -36,7 +36,9 @@ pub(crate) async fn start(agent: &Arc<Agent>, container: Arc<Container>) -> Resu
         prepare(pod, images, config)?
     };
     create::control_group(&config.id, &plan::control_group(config))?;
-    let made = create::container(agent, &config.id, &plan, config.stdin).await?;
+    let target = if config.target.is_empty() { None } else { Some(agent.container(&config.target)?.running()?) };
+    let target = target.as_ref().map(|running| &running.child);
+    let made = create::container(agent, &config.id, &plan, config.stdin, target).await?;
     let (started, pid) = (now(), made.child.pid);
     let Streams { stdin, stdout, stderr, terminal } = made.streams;
     let mut outputs = JoinSet::new();

@@ -91,6 +91,9 @@ pub struct ContainerConfig {
     /// UID of its pod; empty: the only one.
     #[prost(string, tag = "29")]
     pub pod_uid: String,
+    /// Id of the running container whose process namespace it joins; empty: one of its own.
+    #[prost(string, tag = "30")]
+    pub target: String,
 }
 
 /// A volume in a container.
@@ -141,6 +144,23 @@ pub struct ContainerId {
     /// `ContainerConfig::id`.
     #[prost(string, tag = "1")]
     pub id: String,
+}
+
+/// Other limits for a container that runs.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct UpdateContainerRequest {
+    /// `ContainerConfig::id`.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// As `ContainerConfig::memory_limit_bytes`.
+    #[prost(uint64, tag = "2")]
+    pub memory_limit_bytes: u64,
+    /// As `ContainerConfig::cpu_limit_millis`.
+    #[prost(uint64, tag = "3")]
+    pub cpu_limit_millis: u64,
+    /// As `ContainerConfig::cpu_request_millis`.
+    #[prost(uint64, tag = "4")]
+    pub cpu_request_millis: u64,
 }
 
 /// Sends a signal to a container's first process, or to all of its processes.

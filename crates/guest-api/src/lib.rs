@@ -18,7 +18,7 @@ mod stream;
 
 pub use container::{
     ContainerConfig, ContainerId, ContainerState, ContainerStatus, Mount, ResourceLimit, SignalContainerRequest,
-    StartContainerResponse,
+    StartContainerResponse, UpdateContainerRequest,
 };
 pub use error::{ErrorKind, GuestFault};
 pub use event::{ContainerExited, ContainerStarted, Event, EventKind, EventsRequest};

@@ -30,6 +30,8 @@ methods! {
     START_CONTAINER = "StartContainer";
     /// `SignalContainerRequest` -> `Empty`.
     SIGNAL_CONTAINER = "SignalContainer";
+    /// `UpdateContainerRequest` -> `Empty`. Gives a running container other limits; less memory than it uses is refused.
+    UPDATE_CONTAINER = "UpdateContainer";
     /// `ContainerId` -> `Empty`. Forgets an exited container: its writable layer, its log ring, its name.
     REMOVE_CONTAINER = "RemoveContainer";
     /// `EventsRequest` -> stream of `Event`.

@@ -177,7 +177,13 @@ impl Api {
             "apiVersion": "v1", "kind": "Pod", "namespace": meta.namespace, "name": meta.name, "uid": meta.uid,
         });
         if let Some(container) = container {
-            about["fieldPath"] = json!(format!("spec.containers{{{container}}}"));
+            let is_initial = pod.spec.init_containers.iter().any(|other| other.name == container);
+            let list = match (is_initial, pod.spec.is_ephemeral(container)) {
+                (true, _) => "initContainers",
+                (_, true) => "ephemeralContainers",
+                _ => "containers",
+            };
+            about["fieldPath"] = json!(format!("spec.{list}{{{container}}}"));
         }
         let host = if pod.spec.node_name.is_empty() { &self.host } else { &pod.spec.node_name };
         self.record(&about, host, reason).await;

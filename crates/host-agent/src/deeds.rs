@@ -9,6 +9,7 @@ use futures::future::join_all;
 use isopod_guest_api as api;
 use isopod_planner::environment::{Place, process};
 use isopod_planner::pod::{Action, Fact, Observed, ProbeKind, Run, Signal};
+use isopod_planner::refusals::container_refusals;
 use isopod_planner::sizing::{FREE_STORAGE_GIB, need};
 use isopod_planner::{Reason, volumes};
 use isopod_types::Quantity;
@@ -352,8 +353,10 @@ fn slot(pod: &Pod, image: &str) -> u32 {
 async fn start_container(deed: &Deed, name: &str, attempt: u32) {
     let Some(machine) = deed.machine.clone() else { return };
     let Some(spec) = deed.pod.spec.all_containers().find(|container| container.name == name) else { return };
+    let is_ephemeral = deed.pod.spec.is_ephemeral(name);
     let config = match container_config(deed, spec, attempt).await {
         Ok(config) => config,
+        Err(message) if is_ephemeral => return refuse(deed, name, "CreateContainerConfigError", message).await,
         Err(message) => {
             deed.event(Some(name), Reason::warning("Failed", format!("Error: {message}"))).await;
             return deed.fact(Fact::ConfigFailed { container: name.into(), message }).await;
@@ -364,9 +367,16 @@ async fn start_container(deed: &Deed, name: &str, attempt: u32) {
     let begun = Instant::now();
     let started = match machine.attach_image(slot, &image).await {
         Ok(()) => machine.start(config).await,
+        Err(error) if is_ephemeral => {
+            return refuse(deed, name, "CreateContainerError", format!("{error:#}")).await;
+        }
         Err(error) => Err(GuestError::Lost(format!("{error:#}"))),
     };
     match started {
+        // Its target ended meanwhile, or the guest has as many containers as it takes.
+        Err(error) if is_ephemeral && may_pass(&error) => {
+            refuse(deed, name, "CreateContainerError", error.to_string()).await;
+        }
         Ok(answer) => {
             let started_at = timestamp(answer.started_unix_nanos);
             took(deed, "container started", begun);
@@ -387,6 +397,17 @@ async fn start_container(deed: &Deed, name: &str, attempt: u32) {
     }
 }
 
+/// Tells that an ephemeral container could not be made; the rest of the pod goes on.
+async fn refuse(deed: &Deed, name: &str, reason: &str, message: String) {
+    deed.event(Some(name), Reason::warning("Failed", format!("Error: {message}"))).await;
+    deed.fact(Fact::Refused { container: name.into(), reason: reason.into(), message }).await;
+}
+
+fn may_pass(error: &GuestError) -> bool {
+    use api::ErrorKind::{LimitReached, NoSuchContainer, NotRunning};
+    matches!(error.kind(), Some(NotRunning | NoSuchContainer | LimitReached))
+}
+
 /// Exit codes by which container runtimes tell why a program was not executed.
 fn start_code(error: &GuestError) -> i32 {
     match error.kind() {
@@ -397,11 +418,23 @@ fn start_code(error: &GuestError) -> i32 {
 }
 
 async fn container_config(deed: &Deed, spec: &Container, attempt: u32) -> Result<api::ContainerConfig, String> {
+    // The scheduler saw what Fargate refuses of the other containers.
+    if matches!(deed.home, Home::Fargate(_)) && deed.pod.spec.is_ephemeral(&spec.name) {
+        let refused = container_refusals(spec);
+        if !refused.is_empty() {
+            return Err(format!("Pod not supported on Fargate: {}", refused.join(", ")));
+        }
+    }
     let sources = deed.sources.get(&deed.context.api, &deed.pod).await.map_err(|error| error.to_string())?;
     let image = deed.images.get(&spec.image).cloned().unwrap_or_default();
     let process =
         process(&deed.pod, spec, &image.defaults, &sources, &place(deed)).map_err(|problem| problem.to_string())?;
-    convert::container(&deed.pod, spec, attempt, slot(&deed.pod, &spec.image), process)
+    let mut config = convert::container(&deed.pod, spec, attempt, slot(&deed.pod, &spec.image), process)?;
+    let target = &spec.target_container_name;
+    if !target.is_empty() {
+        config.target = convert::container_id(target, newest_attempt(deed, target));
+    }
+    Ok(config)
 }
 
 async fn send_signal(deed: &Deed, name: &str, signal: Signal, failed_probe: Option<ProbeKind>) {

@@ -158,6 +158,8 @@ pub trait Machine: Send + Sync {
     async fn configure(&self, config: api::PodConfig) -> Result<(), GuestError>;
     /// Starts a container.
     async fn start(&self, config: api::ContainerConfig) -> Result<api::StartContainerResponse, GuestError>;
+    /// Gives a running container other limits.
+    async fn update(&self, request: api::UpdateContainerRequest) -> Result<(), GuestError>;
     /// Signals a container's first process.
     async fn signal(&self, container_id: &str, signal: u32) -> Result<(), GuestError>;
     /// Events after a sequence number.

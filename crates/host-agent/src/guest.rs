@@ -20,8 +20,8 @@ use isopod_guest_api::{
     self as api, AttachRequest, ConnectInput, ConnectInputKind, ConnectOutput, ConnectTarget, ContainerConfig,
     ContainerId, DiskSlot, Empty, ErrorKind, Event, EventsRequest, ExecInputKind, ExecOutputKind, ExecStart,
     GuestFault, HelloRequest, HelloResponse, LogChunk, LogsRequest, NodeConfig, PROTOCOL_VERSION, PodConfig, PodUid,
-    PrepareRequest, SignalContainerRequest, StartContainerResponse, StatsResponse, TerminalSize, UpdateVolumeRequest,
-    limit, method,
+    PrepareRequest, SignalContainerRequest, StartContainerResponse, StatsResponse, TerminalSize,
+    UpdateContainerRequest, UpdateVolumeRequest, limit, method,
     preface::{Kind, Preface, Scanner},
 };
 use prost::Message;
@@ -297,6 +297,14 @@ impl GuestClient {
     pub async fn signal_container(&self, id: &str, signal: u32, all: bool) -> Result<(), GuestError> {
         let request = SignalContainerRequest { id: id.to_owned(), signal, all };
         self.call::<_, Empty>(method::SIGNAL_CONTAINER, request).await.map(drop)
+    }
+
+    /// Gives a running container other limits.
+    ///
+    /// # Errors
+    /// `GuestError`; kinds `NoSuchContainer`, `NotRunning`, and `LimitReached` for less memory than it uses.
+    pub async fn update_container(&self, request: UpdateContainerRequest) -> Result<(), GuestError> {
+        self.call::<_, Empty>(method::UPDATE_CONTAINER, request).await.map(drop)
     }
 
     /// Forgets an exited container, its writable layer and its log.

@@ -352,7 +352,15 @@ impl Machine for Lodger {
         config.image_slot = slot.unwrap_or(u32::MAX);
         config.id = self.id(&config.id);
         config.pod_uid.clone_from(&self.lodging.uid);
+        if !config.target.is_empty() {
+            config.target = self.id(&config.target);
+        }
         self.guest().start_container(config).await
+    }
+
+    async fn update(&self, request: api::UpdateContainerRequest) -> Result<(), GuestError> {
+        let id = self.id(&request.id);
+        self.guest().update_container(api::UpdateContainerRequest { id, ..request }).await
     }
 
     async fn signal(&self, container_id: &str, signal: u32) -> Result<(), GuestError> {

@@ -12,7 +12,7 @@ use isopod_images::{Credentials, ImageStore, Kind, Policy};
 use isopod_net::{GATEWAY, Network};
 use isopod_planner::environment::ImageDefaults;
 use isopod_planner::sizing::{Tier, tiers};
-use isopod_vmm::{MachineSpec, Role, SCRATCH_SLOT, StartPath, Vmm};
+use isopod_vmm::{MachineSpec, READ_ONLY_SLOTS, Role, SCRATCH_SLOT, StartPath, Vmm};
 
 use crate::drivers::{
     Adopted, Drivers, Duplex, HostFacts, LocalImage, Machine, MachineRequest, NODE_ID_PREFIX, NodeMachine, NodeRequest,
@@ -328,6 +328,11 @@ impl Machine for RealMachine {
     }
 
     async fn attach_image(&self, slot: u32, image: &LocalImage) -> anyhow::Result<()> {
+        // The slot behind the last one has the pod's writable disk.
+        anyhow::ensure!(
+            slot < READ_ONLY_SLOTS,
+            "all {READ_ONLY_SLOTS} slots of the pod's microVM for images are in use: use an image that it has"
+        );
         let mut images = self.images.lock().await;
         if images.get(&slot) != Some(&image.disk) {
             self.machine.attach_disk(slot, &image.disk, true).await?;
@@ -352,6 +357,10 @@ impl Machine for RealMachine {
             self.machine.set_cpu_share(vcpu_millis);
         }
         started
+    }
+
+    async fn update(&self, request: api::UpdateContainerRequest) -> Result<(), GuestError> {
+        self.guest.update_container(request).await
     }
 
     async fn signal(&self, container_id: &str, signal: u32) -> Result<(), GuestError> {

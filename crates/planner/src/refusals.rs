@@ -43,7 +43,8 @@ fn added_capabilities(container: &Container) -> Option<String> {
     (!refused.is_empty()).then(|| format!("invalid SecurityContext fields: Capabilities added: {}", refused.join(", ")))
 }
 
-fn container_refusals(container: &Container) -> Vec<String> {
+/// What of a container Fargate refuses; empty when it can run.
+pub fn container_refusals(container: &Container) -> Vec<String> {
     let security = &container.security_context;
     let mut reasons = Vec::new();
     if security.privileged == Some(true) {

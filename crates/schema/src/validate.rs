@@ -2,6 +2,7 @@
 
 mod config;
 mod container;
+mod ephemeral;
 mod extension;
 mod immutable;
 mod metadata;
@@ -236,6 +237,14 @@ pub fn update_status(kind: &Kind, object: &Value, old: &Value) -> Vec<FieldError
     if kind.custom.is_some() {
         rules(kind, object, Some(old), &mut errors);
     }
+    errors.list
+}
+
+/// Checks a change that came through the `ephemeralcontainers` subresource of a pod.
+pub fn update_ephemeral_containers(kind: &Kind, pod: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    metadata::update(kind, pod, old, &mut errors);
+    ephemeral::update(pod, old, &mut errors);
     errors.list
 }
 

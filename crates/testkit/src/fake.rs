@@ -342,6 +342,11 @@ impl Machine for FakeMachine {
         Ok(api::StartContainerResponse { started_unix_nanos, pid: 1 })
     }
 
+    /// A simulated container takes what it is given.
+    async fn update(&self, _request: api::UpdateContainerRequest) -> Result<(), GuestError> {
+        Ok(())
+    }
+
     async fn signal(&self, container_id: &str, signal: u32) -> Result<(), GuestError> {
         self.exit(container_id, 128 + i32::try_from(signal).unwrap_or(0));
         Ok(())

@@ -190,6 +190,36 @@ async fn a_missing_image_shows_and_the_pod_can_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_ephemeral_container_is_added_to_a_pod_that_runs() {
+    let cluster = cluster("debug").await;
+    cluster.create(PODS, pod("p", "Always", &["serve"])).await.unwrap();
+    cluster.wait_for(&format!("{PODS}/p"), "Running", phase("Running")).await.unwrap();
+    let add = |containers: Value| json!({"spec": {"ephemeralContainers": containers}});
+    let one = json!({"name": "d", "image": "busybox", "command": ["exit", "4"], "targetContainerName": "c"});
+    cluster.patch(&format!("{PODS}/p/ephemeralcontainers"), add(json!([one]))).await.unwrap();
+    let ended = |pod: &Value| pod["status"]["ephemeralContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 4;
+    let pod = cluster.wait_for(&format!("{PODS}/p"), "the debugger's end", ended).await.unwrap();
+    assert_eq!(
+        (&pod["status"]["phase"], &pod["status"]["containerStatuses"][0]["ready"]),
+        (&json!("Running"), &json!(true))
+    );
+    // What Fargate refuses of others it refuses of this one, and says so; the rest of the pod goes on.
+    let two = json!({"name": "e", "image": "busybox", "command": ["serve"], "securityContext": {"privileged": true}});
+    cluster.patch(&format!("{PODS}/p/ephemeralcontainers"), add(json!([one, two]))).await.unwrap();
+    let waits = |pod: &Value| {
+        let message = &pod["status"]["ephemeralContainerStatuses"][1]["state"]["waiting"]["message"];
+        message.as_str().is_some_and(|text| text.contains("not supported on Fargate"))
+    };
+    let pod = cluster.wait_for(&format!("{PODS}/p"), "the refusal", waits).await.unwrap();
+    assert_eq!(pod["status"]["conditions"][2]["status"], "True", "{pod}");
+    assert_eq!(cluster.host.machines().len(), 1);
+    let records = cluster.list("/apis/isopod.dev/v1alpha1/usagerecords").await;
+    assert_eq!(records.len(), 1, "metered as before");
+    cluster.delete(&format!("{PODS}/p")).await.unwrap();
+    cluster.wait_for("/api/v1/nodes", "no node", count(0)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_others_say_of_a_node_and_its_pod_is_set_right() {
     let cluster = cluster("unknown").await;
     cluster.create(PODS, pod("p", "Always", &["serve"])).await.unwrap();

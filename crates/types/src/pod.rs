@@ -39,6 +39,8 @@ pub struct PodSpec {
     pub init_containers: Vec<Container>,
     /// Containers that run side by side.
     pub containers: Vec<Container>,
+    /// Containers that were added to the running pod, to look into it.
+    pub ephemeral_containers: Vec<Container>,
     /// Volumes.
     pub volumes: Vec<Volume>,
     /// `Always`, `OnFailure` or `Never`.
@@ -109,9 +111,19 @@ pub struct ReadinessGate {
 }
 
 impl PodSpec {
-    /// All containers, the initial ones first.
+    /// All containers, the initial ones first, the ephemeral ones last.
     pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.own_containers().chain(&self.ephemeral_containers)
+    }
+
+    /// The containers that the pod was made with, the initial ones first.
+    pub fn own_containers(&self) -> impl Iterator<Item = &Container> {
         self.init_containers.iter().chain(&self.containers)
+    }
+
+    /// Whether an ephemeral container has this name.
+    pub fn is_ephemeral(&self, container: &str) -> bool {
+        self.ephemeral_containers.iter().any(|other| other.name == container)
     }
 }
 
@@ -213,6 +225,8 @@ pub struct Container {
     pub image_pull_policy: String,
     /// `Always` makes an init container a sidecar.
     pub restart_policy: Option<String>,
+    /// The container whose processes an ephemeral one sees; empty: only its own.
+    pub target_container_name: String,
     /// Security settings.
     pub security_context: SecurityContext,
     /// Keep standard input open.

@@ -109,7 +109,6 @@ async fn what_is_not_carried_out_is_refused_by_name() {
     cluster.create("pods", "default", pod("p")).await;
     let table = [
         (format!("PATCH {POD}/resize"), json!({"spec": {"containers": []}}), "\"resize\" of pods is not supported"),
-        (format!("PATCH {POD}/ephemeralcontainers"), json!({}), "\"ephemeralcontainers\" of pods is not supported"),
         (format!("GET {POD}/exec?command=x&stdout=1"), Value::Null, "Upgrade request required"),
     ];
     for (line, body, part) in table {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use isopod_guest_api::{
     AttachRequest, ContainerConfig, EmptyDirVolume, ErrorKind, ExecStart, FilesVolume, LogsRequest, Mount, PodConfig,
-    TerminalSize, UpdateVolumeRequest, Volume, VolumeFile, VolumeSource,
+    TerminalSize, UpdateContainerRequest, UpdateVolumeRequest, Volume, VolumeFile, VolumeSource,
 };
 use isopod_host_agent::guest::{ExecInput, ExecOutput, ExecSession, GuestClient};
 use isopod_vmm::Machine;
@@ -390,6 +390,63 @@ async fn input_reaches_an_attached_container_and_ports_are_forwarded() {
     machine.destroy().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_may_see_the_processes_of_another() {
+    let Some(lab) = Lab::open(true).await else { return };
+    let (machine, client) = pod(&lab, "target", support::pod("pod-1")).await;
+    let beside = |id: &str, line: &str| ContainerConfig { target: "main-0".into(), ..container(id, line) };
+    let missing = client.start_container(beside("early", "true")).await.unwrap_err();
+    assert_eq!(missing.kind(), Some(ErrorKind::NoSuchContainer), "{missing}");
+    let mut events = client.events(0).await.unwrap();
+    client.start_container(container("main-0", "echo mine > /file; exec sleep 1000")).await.unwrap();
+    // It sees the target's processes and through them its files; its own files are its own.
+    let line = "tr '\\0' ' ' < /proc/1/cmdline; echo; cat /proc/1/root/file; test -e /file || echo apart; sh -c 'sleep 1000 &'";
+    let (exit, output) = run(&client, beside("look", line)).await;
+    assert_eq!((exit.code, output.as_str()), (0, "sleep 1000 \nmine\napart\n"));
+    // What it left behind went with it, and the target did not. (The dead wait for the target to ask after them.)
+    let living = "grep -h State: /proc/[0-9]*/status | grep -vc Z";
+    let (said, end) = finish(client.exec(exec("main-0", living)).await.unwrap()).await;
+    assert_eq!((said.as_str(), end), ("4\n", ExecOutput::Exited { code: 0 }));
+    client.start_container(beside("stays", "exec sleep 1000")).await.unwrap();
+    let (said, _) = finish(client.exec(exec("stays", "cat /proc/1/root/file")).await.unwrap()).await;
+    assert_eq!(said, "mine\n");
+    client.signal_container("main-0", 9, false).await.unwrap();
+    // Whoever is in its namespace ends before it does.
+    assert_eq!(support::exit(&mut events, "stays").await.signal, 9);
+    assert_eq!(support::exit(&mut events, "main-0").await.code, 137);
+    machine.destroy().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_container_is_given_other_limits() {
+    let Some(lab) = Lab::open(true).await else { return };
+    let (machine, client) = pod(&lab, "resized", support::pod("pod-1")).await;
+    let config = ContainerConfig { memory_limit_bytes: 64 << 20, ..container("c-0", "exec sleep 1000") };
+    client.start_container(config).await.unwrap();
+    let wanted = |memory_limit_bytes, cpu_limit_millis, cpu_request_millis| UpdateContainerRequest {
+        id: "c-0".into(),
+        memory_limit_bytes,
+        cpu_limit_millis,
+        cpu_request_millis,
+    };
+    let table = [
+        (wanted(96 << 20, 500, 1000), "100663296\n50000 100000\n39\n"),
+        (wanted(32 << 20, 250, 100), "33554432\n25000 100000\n4\n"),
+        (wanted(0, 0, 0), "max\nmax 100000\n1\n"),
+    ];
+    for (request, expected) in table {
+        client.update_container(request).await.unwrap();
+        let line = "cd /sys/fs/cgroup; cat memory.max cpu.max cpu.weight";
+        let (said, _) = finish(client.exec(exec("c-0", line)).await.unwrap()).await;
+        assert_eq!(said, expected);
+    }
+    let refused = client.update_container(wanted(4096, 0, 0)).await.unwrap_err();
+    assert_eq!(refused.kind(), Some(ErrorKind::LimitReached), "{refused}");
+    let nobody = UpdateContainerRequest { id: "x".into(), ..wanted(0, 0, 0) };
+    assert_eq!(client.update_container(nobody).await.unwrap_err().kind(), Some(ErrorKind::NoSuchContainer));
+    machine.destroy().await.unwrap();
+}
+
 fn files(entries: &[(&str, &str)]) -> FilesVolume {
     let file = |(path, content): &(&str, &str)| VolumeFile {
         path: (*path).into(),
@@ -464,8 +521,7 @@ async fn volumes_are_shared_updated_and_bounded() {
         .unwrap();
     let (output, _) = finish(client.exec(exec("watcher", "cat /c/key; ls /c")).await.unwrap()).await;
     assert_eq!(output, "newkey\n");
-    let (output, _) =
-        finish(client.exec(exec("watcher", "ls -A /c | wc -l; readlink /c/..data")).await.unwrap()).await;
+    let (output, _) = finish(client.exec(exec("watcher", "ls -A /c | wc -l; readlink /c/..data")).await.unwrap()).await;
     assert!(output.starts_with("3\n..20") && output.matches('_').count() == 5, "{output}");
     let (output, _) = finish(client.exec(exec("keeper", "cat /one")).await.unwrap()).await;
     assert_eq!(output, "one", "what is mounted by its path stays as it was");

@@ -88,8 +88,9 @@ pub(super) enum Stop {
     Deleted { kill_at: Timestamp },
     /// It ran longer than `activeDeadlineSeconds`.
     DeadlineExceeded { kill_at: Timestamp },
-    /// Its work is done, well or not, or never began; only sidecars are left.
-    Finished,
+    /// Its work is done, well or not, or never began; only sidecars and ephemeral containers are left. SIGKILL comes at this time,
+    /// if it is known when the work was done.
+    Finished { kill_at: Option<Timestamp> },
 }
 
 /// Whether the pod is past its deadline, and when it will be.
@@ -103,11 +104,25 @@ pub(super) fn stop(pod: &Pod, observed: &Observed, now: Timestamp) -> Option<Sto
         return Some(Stop::Deleted { kill_at });
     }
     if observed.rejected.is_some() || outcome(pod, observed).is_some() || pod.is_terminal() {
-        return Some(Stop::Finished);
+        let kill_at = finished_at(pod, observed).map(|at| after(at, grace(pod)));
+        return Some(Stop::Finished { kill_at });
     }
     let at = deadline(pod, observed).filter(|at| *at <= now)?;
-    let grace = pod.spec.termination_grace_period_seconds.unwrap_or(30);
-    Some(Stop::DeadlineExceeded { kill_at: after(at, SignedDuration::from_secs(grace)) })
+    Some(Stop::DeadlineExceeded { kill_at: after(at, grace(pod)) })
+}
+
+fn grace(pod: &Pod) -> SignedDuration {
+    SignedDuration::from_secs(pod.spec.termination_grace_period_seconds.unwrap_or(30))
+}
+
+/// When the last of the pod's own containers ended, sidecars aside.
+fn finished_at(pod: &Pod, observed: &Observed) -> Option<Timestamp> {
+    let workers = pod.spec.own_containers().filter(|container| !container.is_sidecar());
+    let ends = workers.filter_map(|container| match &observed.containers.get(&container.name)?.run {
+        Run::Ended(end) => Some(end.finished_at),
+        _ => None,
+    });
+    ends.max()
 }
 
 /// How the pod's work ended, when it has: true for success.
@@ -154,7 +169,7 @@ fn end_containers(pod: &Pod, observed: &Observed, reason: Stop, now: Timestamp, 
         pod.spec.all_containers().filter(live).partition(|container| container.is_sidecar());
     let kill_at = match reason {
         Stop::Deleted { kill_at } | Stop::DeadlineExceeded { kill_at } => Some(kill_at),
-        Stop::Finished => None,
+        Stop::Finished { kill_at } => kill_at,
     };
     let signal = if kill_at.is_some_and(|at| at <= now) { Signal::Kill } else { Signal::Stop };
     let due = if mains.is_empty() || signal == Signal::Kill { [mains, sidecars].concat() } else { mains };
@@ -188,7 +203,7 @@ fn retry(at: Timestamp, now: Timestamp, decision: &mut Decision, action: Action)
 
 /// A microVM that ended is replaced when the first of its containers may run again.
 fn start_machine(pod: &Pod, observed: &Observed, now: Timestamp, decision: &mut Decision) {
-    let runs = pod.spec.all_containers().filter_map(|container| observed.containers.get(&container.name));
+    let runs = pod.spec.own_containers().filter_map(|container| observed.containers.get(&container.name));
     let earliest = runs.filter_map(Runs::restart_at).min();
     retry(earliest.unwrap_or(now), now, decision, Action::StartMachine);
 }
@@ -221,6 +236,10 @@ fn run_containers(pod: &Pod, observed: &Observed, now: Timestamp, decision: &mut
         Setup::Running { .. } => return,
         Setup::Done => {}
     }
+    // Before the initial ones, so that a pod that hangs in them can be looked into.
+    for container in &pod.spec.ephemeral_containers {
+        start_ephemeral(pod, container, observed, now, decision);
+    }
     for container in &pod.spec.init_containers {
         let runs = observed.containers.get(&container.name);
         let passed = match runs.map(|runs| &runs.run) {
@@ -250,6 +269,15 @@ fn run_containers(pod: &Pod, observed: &Observed, now: Timestamp, decision: &mut
     }
 }
 
+/// An ephemeral container starts once its image is there and its target runs.
+fn start_ephemeral(pod: &Pod, container: &Container, observed: &Observed, now: Timestamp, decision: &mut Decision) {
+    let target = &container.target_container_name;
+    let target_runs = || observed.containers.get(target).is_some_and(|runs| matches!(runs.run, Run::Running { .. }));
+    if target.is_empty() || target_runs() {
+        start_if_due(pod, container, observed, now, decision);
+    }
+}
+
 fn start_if_due(pod: &Pod, container: &Container, observed: &Observed, now: Timestamp, decision: &mut Decision) {
     if !matches!(observed.images.get(&container.image), Some(Image::Ready { .. })) {
         return;
@@ -257,7 +285,10 @@ fn start_if_due(pod: &Pod, container: &Container, observed: &Observed, now: Time
     let runs = observed.containers.get(&container.name).cloned().unwrap_or_default();
     let start = Action::StartContainer { container: container.name.clone(), attempt: runs.starts };
     match &runs.run {
-        Run::Idle => decision.act(start),
+        Run::Idle => match &runs.refusal {
+            Some(refusal) => retry(after(refusal.at, backoff(refusal.tries)), now, decision, start),
+            None => decision.act(start),
+        },
         Run::Ended(end) if restarts(pod, container, end.code) => {
             retry(runs.restart_at().unwrap_or(now), now, decision, start);
         }

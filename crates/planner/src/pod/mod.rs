@@ -19,7 +19,7 @@ mod probes;
 pub mod status;
 
 pub use decide::{Action, Decision, Signal, decide};
-pub use observed::{End, Fact, Image, Machine, Observed, Run, Runs, Setup};
+pub use observed::{End, Fact, Image, Machine, Observed, Refusal, Run, Runs, Setup};
 pub use probes::{ProbeKind, Probes, Thresholds};
 
 use isopod_types::pod::{Container, Pod};
@@ -42,8 +42,11 @@ fn after(at: Timestamp, delay: SignedDuration) -> Timestamp {
     at.saturating_add(delay).unwrap_or(at)
 }
 
-/// Whether a container that ended with this code is to run again.
+/// Whether a container that ended with this code is to run again. Ephemeral ones run once.
 fn restarts(pod: &Pod, container: &Container, code: i32) -> bool {
+    if pod.spec.is_ephemeral(&container.name) {
+        return false;
+    }
     if container.is_sidecar() {
         return true;
     }

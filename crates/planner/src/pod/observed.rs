@@ -135,6 +135,21 @@ pub struct Runs {
     pub signalled: Option<Signal>,
     /// What the probes of the newest run say.
     pub probes: Probes,
+    /// Why it could not be made, and is to be tried again.
+    pub refusal: Option<Refusal>,
+}
+
+/// Why a container could not be made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// `CreateContainerError` or `CreateContainerConfigError`.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+    /// Failures in a row.
+    pub tries: u32,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// The newest run of a container.
@@ -239,6 +254,15 @@ pub enum Fact {
         /// What is missing.
         message: String,
     },
+    /// An ephemeral container could not be made. Nothing else of the pod is concerned, and it is tried again.
+    Refused {
+        /// Name.
+        container: String,
+        /// `CreateContainerError` or `CreateContainerConfigError`.
+        reason: String,
+        /// Why.
+        message: String,
+    },
     /// The hook after a container's start failed.
     HookFailed {
         /// Name.
@@ -337,6 +361,7 @@ impl Observed {
                 runs.run = Run::Idle;
                 self.setup_failed("CreateContainerConfigError".into(), message, now);
             }
+            Fact::Refused { container, reason, message } => self.refused(&container, reason, message, now),
             Fact::HookFailed { container, attempt } => {
                 if let Some(runs) = self.runs_of(&container, attempt) {
                     runs.probes.hook_failed(now);
@@ -358,9 +383,18 @@ impl Observed {
         }
     }
 
+    fn refused(&mut self, container: &str, reason: String, message: String, now: Timestamp) {
+        let runs = self.runs(container);
+        runs.starts = runs.starts.saturating_sub(1);
+        runs.run = Run::Idle;
+        let tries = runs.refusal.as_ref().map_or(0, |refusal| refusal.tries) + 1;
+        runs.refusal = Some(Refusal { reason, message, tries, at: now });
+    }
+
     /// The end of a short run may be known before its start is.
     fn started(&mut self, container: &str, started_at: Timestamp) {
         let runs = self.runs(container);
+        runs.refusal = None;
         match &mut runs.run {
             Run::Ended(end) if end.started_at == end.finished_at => end.started_at = started_at.min(end.finished_at),
             Run::Ended(_) => {}

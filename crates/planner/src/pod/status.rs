@@ -36,6 +36,9 @@ pub fn render(pod: &Pod, observed: &Observed, addresses: &Addresses, now: Timest
     if !pod.spec.init_containers.is_empty() {
         status["initContainerStatuses"] = json!(view.statuses(&pod.spec.init_containers));
     }
+    if !pod.spec.ephemeral_containers.is_empty() {
+        status["ephemeralContainerStatuses"] = view.ephemeral_statuses();
+    }
     if !addresses.pod.is_empty() {
         status["podIP"] = json!(addresses.pod);
         status["podIPs"] = json!([{"ip": addresses.pod}]);
@@ -126,6 +129,18 @@ impl View<'_> {
         containers.iter().map(|container| self.status(container)).collect()
     }
 
+    /// Ephemeral containers are never ready, and nobody asks whether they have started.
+    fn ephemeral_statuses(&self) -> Value {
+        let statuses = self.pod.spec.ephemeral_containers.iter().map(|container| {
+            let mut status = json!(ContainerStatus { ready: false, ..self.status(container) });
+            if let Some(fields) = status.as_object_mut() {
+                fields.shift_remove("started");
+            }
+            status
+        });
+        statuses.collect()
+    }
+
     fn status(&self, container: &Container) -> ContainerStatus {
         let runs = self.runs(container);
         let uid = &self.pod.metadata.uid;
@@ -181,9 +196,25 @@ impl View<'_> {
         if matches!(runs.run, Run::Ended(_)) {
             return self.why_not_again(container, runs);
         }
+        if let Some(refusal) = &runs.refusal {
+            return (refusal.reason.clone(), refusal.message.clone());
+        }
+        if self.pod.spec.is_ephemeral(&container.name) {
+            return ("ContainerCreating".into(), self.missing_target(container));
+        }
         // Also said of init containers themselves, as upstream does.
         let initializes = !self.pod.spec.init_containers.is_empty();
         (if initializes { "PodInitializing" } else { "ContainerCreating" }.into(), String::new())
+    }
+
+    /// What an ephemeral container waits for, when that is its target.
+    fn missing_target(&self, container: &Container) -> String {
+        let target = &container.target_container_name;
+        let runs = self.observed.containers.get(target).map(|runs| &runs.run);
+        if target.is_empty() || matches!(runs, Some(Run::Running { .. })) {
+            return String::new();
+        }
+        format!("target container {target:?} is not running")
     }
 
     fn why_not_again(&self, container: &Container, runs: &Runs) -> (String, String) {

@@ -414,3 +414,73 @@ fn a_container_whose_hook_failed_is_ended() {
     play.observed.apply(Fact::HookFailed { container: "c".into(), attempt: 0 }, at(play.now));
     play.run().did(&["stop c"]).wait(30).did(&["kill c"]).exits("c", 137).did(&["start c 1"]);
 }
+
+/// Adds an ephemeral container to a pod that is there.
+fn debugged(play: &mut Play, target: &str) {
+    let container = json!({"name": "d", "image": "j", "targetContainerName": target});
+    play.pod.spec.ephemeral_containers = vec![serde_json::from_value(container).unwrap()];
+}
+
+const DEBUGGER: &str = "/ephemeralContainerStatuses/0/state";
+
+#[test]
+fn an_ephemeral_container_starts_once_and_counts_for_nothing() {
+    let mut play = Play::one("Always");
+    play.run().log.clear();
+    debugged(&mut play, "");
+    play.run().did(&["pull", "start d 0"]).shows("Running", "/conditions/2/status", json!("True"));
+    play.shows("Running", &format!("{DEBUGGER}/running/startedAt"), json!("1970-01-01T00:00:00Z"));
+    play.shows("Running", "/ephemeralContainerStatuses/0/ready", json!(false));
+    play.shows("Running", "/ephemeralContainerStatuses/0/started", Value::Null);
+    play.exits("d", 3).wait(1000).did(&[]).shows("Running", &format!("{DEBUGGER}/terminated/exitCode"), json!(3));
+    play.shows("Running", "/conditions/2/status", json!("True"));
+}
+
+#[test]
+fn a_pod_that_ends_ends_its_ephemeral_containers() {
+    let mut play = Play::one("Never");
+    debugged(&mut play, "");
+    play.run().log.clear();
+    play.exits("c", 0).did(&["stop d"]).shows("Running", &format!("{STATE}/terminated/exitCode"), json!(0));
+    play.wait(29).did(&[]).wait(1).did(&["kill d"]).exits("d", 137).did(&["destroy"]);
+    play.shows("Succeeded", &format!("{DEBUGGER}/terminated/exitCode"), json!(137));
+    let mut play = Play::one("Always");
+    debugged(&mut play, "");
+    play.run().log.clear();
+    play.delete(30).did(&["stop c", "stop d"]).exits("d", 0).exits("c", 0).did(&["destroy", "delete"]);
+}
+
+#[test]
+fn an_ephemeral_container_waits_for_its_target_and_not_for_initial_ones() {
+    let mut play = Play::new(json!({
+        "restartPolicy": "Always", "initContainers": [{"name": "a", "image": "i"}], "containers": [{"name": "c", "image": "i"}],
+    }));
+    play.run().log.clear();
+    debugged(&mut play, "c");
+    play.run().did(&["pull"]);
+    play.shows("Pending", &format!("{DEBUGGER}/waiting/message"), json!("target container \"c\" is not running"));
+    play.exits("a", 0).did(&["start c 0", "start d 0"]);
+    let mut play = Play::new(json!({
+        "restartPolicy": "Always", "initContainers": [{"name": "a", "image": "i"}], "containers": [{"name": "c", "image": "i"}],
+    }));
+    play.run().log.clear();
+    debugged(&mut play, "");
+    play.run().did(&["pull", "start d 0"]);
+}
+
+#[test]
+fn an_ephemeral_container_that_cannot_be_made_is_tried_again_alone() {
+    let mut play = Play::one("Always");
+    play.run().log.clear();
+    debugged(&mut play, "");
+    play.run().log.clear();
+    let refused =
+        || Fact::Refused { container: "d".into(), reason: "CreateContainerError".into(), message: "full".into() };
+    play.observed.containers.get_mut("d").unwrap().run = super::Run::Starting;
+    play.observed.apply(refused(), at(0));
+    play.run().did(&[]).shows("Running", &format!("{DEBUGGER}/waiting/reason"), json!("CreateContainerError"));
+    play.shows("Running", &format!("{DEBUGGER}/waiting/message"), json!("full"));
+    play.shows("Running", "/conditions/2/status", json!("True"));
+    play.wait(9).did(&[]).wait(1).did(&["start d 0"]);
+    play.shows("Running", "/ephemeralContainerStatuses/0/restartCount", json!(0));
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use isopod_types::Quantity;
 use serde_json::Value;
 
-use super::{Errors, FieldError};
+use super::{Errors, FieldError, ephemeral};
 use crate::names;
 use crate::walk;
 
@@ -43,26 +43,30 @@ pub(super) fn check(container: &Value, path: &str, class: Class, pod: &Pod<'_>, 
         }
         _ => {}
     }
-    ports(container, path, errors);
     environment(container, path, errors);
     mounts(container, path, pod, errors);
-    if let Some(resources) = container.get("resources") {
-        self::resources(resources, &format!("{path}.resources"), errors);
+    if class == Class::Ephemeral {
+        ephemeral::check(container, path, errors);
+    } else {
+        ports(container, path, errors);
+        if let Some(resources) = container.get("resources") {
+            self::resources(resources, &format!("{path}.resources"), errors);
+        }
+        probes(container, path, class, errors);
+        lifecycle(container, path, class, errors);
+        restart_policy(container, path, errors);
     }
-    probes(container, path, class, errors);
-    lifecycle(container, path, class, errors);
-    restart_policy(container, path, class, errors);
     if let Some(context) = container.get("securityContext") {
         security_context(context, &format!("{path}.securityContext"), errors);
     }
 }
 
-fn restart_policy(container: &Value, path: &str, class: Class, errors: &mut Errors) {
+fn restart_policy(container: &Value, path: &str, errors: &mut Errors) {
     let policy = walk::text(container, &["restartPolicy"]);
     let has_rules = !walk::items(container, &["restartPolicyRules"]).is_empty();
-    match (class, policy) {
-        (_, "" | "Always" | "Never" | "OnFailure") => {}
-        (_, other) => {
+    match policy {
+        "" | "Always" | "Never" | "OnFailure" => {}
+        other => {
             let supported = ["Always", "Never", "OnFailure"];
             errors.push(FieldError::not_supported(format!("{path}.restartPolicy"), other, &supported));
         }
@@ -250,10 +254,6 @@ fn probes(container: &Value, path: &str, class: Class, errors: &mut Errors) {
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let Some(probe) = container.get(name) else { continue };
         let path = format!("{path}.{name}");
-        if class == Class::Ephemeral {
-            errors.push(FieldError::forbidden(path, "cannot be set for an Ephemeral Container"));
-            continue;
-        }
         if class == Class::Init && !sidecar {
             errors.push(FieldError::forbidden(path, "may not be set for init containers without restartPolicy=Always"));
             continue;
@@ -274,7 +274,7 @@ fn lifecycle(container: &Value, path: &str, class: Class, errors: &mut Errors) {
     let Some(lifecycle) = container.get("lifecycle") else { return };
     let sidecar = walk::text(container, &["restartPolicy"]) == "Always";
     let path = format!("{path}.lifecycle");
-    if class == Class::Ephemeral || (class == Class::Init && !sidecar) {
+    if class == Class::Init && !sidecar {
         errors.push(FieldError::forbidden(path, "may not be set for init containers without restartPolicy=Always"));
         return;
     }

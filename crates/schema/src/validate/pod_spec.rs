@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::container::{self, Class};
-use super::{Errors, FieldError, metadata, volume};
+use super::{Errors, FieldError, ephemeral, metadata, volume};
 use crate::names;
 use crate::walk;
 
@@ -32,6 +32,7 @@ pub(super) fn check(spec: &Value, path: &str, errors: &mut Errors) {
             }
         }
     }
+    ephemeral::targets(spec, path, errors);
     host_ports(spec, path, errors);
     numbers(spec, path, errors);
     node_fields(spec, path, errors);

@@ -153,3 +153,60 @@ fn generation() {
     check("/status", false);
     check("/data", true);
 }
+
+#[test]
+fn ephemeral_containers_are_only_added() {
+    fn check(old: Value, new: Value, expected: &[&str]) {
+        let (mut before, mut after) = (sound("pods"), sound("pods"));
+        set(&mut before, "/spec/ephemeralContainers", old);
+        set(&mut after, "/spec/ephemeralContainers", new.clone());
+        isopod_schema::defaults::apply(kind("pods"), &mut before);
+        isopod_schema::defaults::apply(kind("pods"), &mut after);
+        assert_eq!(texts(&validate::update_ephemeral_containers(kind("pods"), &after, &before)), expected, "{new}");
+    }
+    let debugger = |more: Value| {
+        let mut container = json!({"name": "d", "image": "i"});
+        container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!([container])
+    };
+    let plain = debugger(json!({}));
+    check(Value::Null, plain.clone(), &[]);
+    check(plain.clone(), json!([plain[0], {"name": "e", "image": "i"}]), &[]);
+    check(Value::Null, debugger(json!({"targetContainerName": "c", "tty": true, "resources": {}, "ports": []})), &[]);
+    let list = "spec.ephemeralContainers: Forbidden: existing ephemeral containers";
+    check(plain.clone(), Value::Null, &[&format!("{list} \"d\" may not be removed\n")]);
+    check(plain.clone(), debugger(json!({"image": "j"})), &[&format!("{list} \"d\" may not be changed\n")]);
+    let one = "spec.ephemeralContainers[0]";
+    check(
+        Value::Null,
+        debugger(json!({"targetContainerName": "x"})),
+        &[&format!("{one}.targetContainerName: Not found: \"x\"")],
+    );
+    check(Value::Null, debugger(json!({"name": "c"})), &[&format!("{one}.name: Duplicate value: \"c\"")]);
+    let mount = json!([{"name": "v", "mountPath": "/v", "subPath": "a"}]);
+    check(
+        Value::Null,
+        debugger(json!({"volumeMounts": mount})),
+        &[
+            &format!("{one}.volumeMounts[0].name: Not found: \"v\""),
+            &format!("{one}.volumeMounts[0].subPath: Forbidden: cannot be set for an Ephemeral Container"),
+        ],
+    );
+    let fields = [
+        ("ports", json!([{"containerPort": 1}])),
+        ("resources", json!({"limits": {"cpu": "1"}})),
+        ("livenessProbe", json!({"exec": {"command": ["x"]}})),
+        ("startupProbe", json!({"exec": {"command": ["x"]}})),
+        ("lifecycle", json!({"preStop": {"exec": {"command": ["x"]}}})),
+        ("restartPolicy", json!("Always")),
+        ("resizePolicy", json!([{"resourceName": "cpu", "restartPolicy": "NotRequired"}])),
+    ];
+    for (field, value) in fields {
+        let text = format!("{one}.{field}: Forbidden: cannot be set for an Ephemeral Container");
+        check(Value::Null, debugger(json!({field: value})), &[&text]);
+    }
+    let mut mirror = sound("pods");
+    set(&mut mirror, "/metadata/annotations", json!({"kubernetes.io/config.mirror": "x"}));
+    let errors = validate::update_ephemeral_containers(kind("pods"), &mirror, &mirror);
+    assert_eq!(texts(&errors), [": Forbidden: static pods do not support ephemeral containers"]);
+}
