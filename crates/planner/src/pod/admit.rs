@@ -14,10 +14,11 @@ use crate::scheduler::affinity::node_allowed;
 use crate::scheduler::ports::{self, HostPort, UsedPorts};
 use crate::scheduler::resources::{Resources, requested};
 use crate::scheduler::taints::{NO_EXECUTE, untolerated};
+use crate::sysctls;
 
 /// Reasons that are told as they are; what else is lacking is told as one.
-const REASONS: [&str; 7] =
-    ["NodeAffinity", "NodePorts", "TaintToleration", "OutOfcpu", "OutOfmemory", "OutOfephemeral-storage", "OutOfpods"];
+const REASONS: [&str; 8] =
+    ["SysctlForbidden", "NodeAffinity", "NodePorts", "TaintToleration", "OutOfcpu", "OutOfmemory", "OutOfephemeral-storage", "OutOfpods"];
 
 /// Why a node does not take a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +73,9 @@ impl Share {
 /// # Errors
 /// The first reason against it.
 pub fn admit<'a>(pod: &Pod, node: &Node, others: impl Iterator<Item = &'a Share>) -> Result<(), Rejection> {
+    if let Some(message) = sysctls::refused_shared(pod) {
+        return Err(Rejection { reason: "SysctlForbidden".into(), message });
+    }
     let (own, mut used, mut taken, mut count) = (Share::of(pod), Resources::default(), UsedPorts::default(), 0);
     for other in others {
         used.add(&other.requested, 1);
@@ -173,6 +177,10 @@ mod tests {
                 )),
             ),
             (tolerant(asks(json!({"example.com/other": "2"}))), None),
+            (
+                json!({"containers": [], "securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}),
+                Some(("SysctlForbidden", "forbidden sysctl: \"kernel.msgmax\" not allowlisted")),
+            ),
             (with(tolerant(port(81)), "nodeSelector", json!({"disk": "ssd"})), None),
             (with(port(80), "nodeSelector", json!({"disk": "hdd"})), Some(("NodeAffinity", affinity))),
             (with(port(81), "affinity", field("m")), Some(("NodeAffinity", affinity))),
