@@ -43,7 +43,8 @@ impl Tenants {
         }
         Identity::from(&config).assume()?;
         network::forward().map_err(Fault::io(ErrorKind::NetworkFailed, "forwarding"))?;
-        name_service::of_node(Path::new("/etc"), &config).map_err(Fault::internal("the node's files"))?;
+        let files = Path::new(path::NODE_FILES).join("etc");
+        name_service::of_node(&files, &config).map_err(Fault::internal("the node's files"))?;
         (config.realtime_unix_nanos, config.entropy) = (0, bytes::Bytes::new());
         self.node = Some(config);
         Ok(())

@@ -126,9 +126,16 @@ async fn pods_share_a_node_and_nothing_more() {
     // Ports of the node lead to the pod: from the node itself by either address, from another pod and from outside by the node's.
     client.configure_pod(PodConfig { host_network: true, ..shared("h", NODE) }).await.unwrap();
     let ask = |address: &str| format!("printf 'GET /page HTTP/1.0\r\n\r\n' | nc {address} | tail -n 1;");
-    let line = "cat /etc/hosts";
-    let hosts = run(&client, of("h", "hosts", line)).await.1;
+    let hosts = run(&client, of("h", "hosts", "cat /etc/hosts")).await.1;
     assert!(hosts.starts_with("# Kubernetes-managed hosts file (host network).\n"), "{hosts}");
+    let file = HostPathVolume { path: "/etc/hosts".into(), kind: "File".into() };
+    let mut looking = shared("f", "10.9.8.4");
+    looking.volumes.push(volume("hosts", VolumeSource::HostPath(file)));
+    client.configure_pod(looking).await.unwrap();
+    let mut look = of("f", "hosts", "cat /hosts");
+    look.mounts.push(Mount { volume: "hosts".into(), mount_path: "/hosts".into(), ..Mount::default() });
+    assert!(run(&client, look).await.1.ends_with("10.9.8.1\tnode-1\n"));
+    client.remove_pod("f").await.unwrap();
     let line = ask("127.0.0.1 81") + &ask(&format!("{NODE} 82"));
     assert_eq!(run(&client, of("h", "ask", &line)).await.1, "b\nb\n");
     assert_eq!(run(&client, of("a", "ask", &ask(&format!("{NODE} 82")))).await.1, "b\n");
