@@ -352,7 +352,7 @@ async fn a_node_refuses_pods_that_it_cannot_take() {
             (&found["status"]["reason"], &found["status"]["message"]),
             (&json!(reason), &json!(format!("Pod was rejected: {message}")))
         );
-        assert_eq!(found["status"]["podIP"], json!(null));
+        assert_eq!((&found["status"]["podIP"], &found["status"]["containerStatuses"]), (&json!(null), &json!(null)));
     }
     // Another agent takes up the one that was taken in and none of the others; what they asked for is not held.
     agent.cancel();

@@ -26,13 +26,17 @@ pub fn render(pod: &Pod, observed: &Observed, addresses: &Addresses, now: Timest
     let phase = view.phase();
     let mut status = json!({
         "phase": phase,
-        "conditions": view.conditions(phase),
-        "containerStatuses": view.statuses(&pod.spec.containers),
         "startTime": observed.seen_at,
         "reason": view.reason(),
         "message": view.message(),
         "observedGeneration": pod.metadata.generation,
     });
+    if observed.rejected.is_some() {
+        // Of containers that nobody meant to start there is nothing to say.
+        return json!({"status": status});
+    }
+    status["conditions"] = json!(view.conditions(phase));
+    status["containerStatuses"] = json!(view.statuses(&pod.spec.containers));
     if !pod.spec.init_containers.is_empty() {
         status["initContainerStatuses"] = json!(view.statuses(&pod.spec.init_containers));
     }
