@@ -154,6 +154,15 @@ impl Configuration {
                 strategy::metadata(&mut config).shift_remove("ownerReferences");
             }
             Part::EphemeralContainers => only_spec(&mut config, &["ephemeralContainers"]),
+            Part::Resize => {
+                only_spec(&mut config, &["containers", "initContainers"]);
+                for list in ["containers", "initContainers"] {
+                    let containers = config.get_mut("spec").and_then(|spec| spec.get_mut(list)?.as_array_mut());
+                    for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
+                        container.retain(|name, _| matches!(name.as_str(), "name" | "resources" | "resizePolicy"));
+                    }
+                }
+            }
             _ if context.kind.has_status_subresource() => {
                 fields.shift_remove("status");
             }

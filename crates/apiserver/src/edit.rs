@@ -37,6 +37,8 @@ pub(crate) enum Part {
     Binding,
     /// `spec.ephemeralContainers` of a pod.
     EphemeralContainers,
+    /// What the containers of a pod may use.
+    Resize,
 }
 
 /// What an edit came to.
@@ -260,6 +262,7 @@ fn check(context: &Context<'_>, part: Part, new: &Value, old: &Value) -> Result<
         Part::Status if context.info.subresource == "approval" => validate::update_approval(new, old),
         Part::Status => validate::update_status(context.stored, new, old),
         Part::Finalize | Part::Binding => Vec::new(),
+        Part::Resize => validate::resize(context.stored, new, old),
         Part::EphemeralContainers => validate::update_ephemeral_containers(context.stored, new, old),
         Part::Main => validate::update(context.stored, new, old),
     });

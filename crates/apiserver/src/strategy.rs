@@ -78,6 +78,7 @@ pub(crate) fn prepare_update(kind: &Kind, part: Part, new: Value, old: &Value) -
         Part::Status => status_of(kind, new, old),
         Part::Binding => new,
         Part::Finalize => finalizers_of(new, old),
+        Part::Resize => resized(new, old),
         Part::EphemeralContainers => with_ephemeral_containers(new, old),
     };
     merged["apiVersion"] = kind.stored_api_version().into();
@@ -154,6 +155,26 @@ fn finalizers_of(new: Value, old: &Value) -> Value {
 fn with_ephemeral_containers(new: Value, old: &Value) -> Value {
     let mut merged = old.clone();
     take(&mut merged["spec"], &new["spec"], "ephemeralContainers");
+    merged
+}
+
+/// The old pod with what the new one's containers may use. Lists that differ are taken as they are, for validation to refuse.
+fn resized(new: Value, old: &Value) -> Value {
+    let mut merged = old.clone();
+    let names = |containers: &[Value]| -> Vec<Value> { containers.iter().map(|c| c["name"].clone()).collect() };
+    for list in ["containers", "initContainers"] {
+        let wanted = new["spec"][list].as_array().map_or(&[][..], Vec::as_slice);
+        match merged["spec"].get_mut(list).and_then(Value::as_array_mut) {
+            Some(containers) if names(containers) == names(wanted) => {
+                for (container, wanted) in containers.iter_mut().zip(wanted) {
+                    take(container, wanted, "resources");
+                    take(container, wanted, "resizePolicy");
+                }
+            }
+            None if wanted.is_empty() => {}
+            _ => take(&mut merged["spec"], &new["spec"], list),
+        }
+    }
     merged
 }
 

@@ -1,5 +1,5 @@
 //! Paths below an object that are no streams (facts, section 1.14): status, scale, binding, eviction, token, finalize,
-//! ephemeralcontainers.
+//! ephemeralcontainers, resize.
 
 use isopod_planner::admission::Operation;
 use isopod_schema::{FieldError, Reason, Status, Verb, crd};
@@ -22,6 +22,7 @@ pub(crate) async fn answer(context: &Context<'_>, body: bytes::Bytes) -> Result<
     match name {
         "status" | "approval" => part(context, Part::Status, &body).await,
         "finalize" => part(context, Part::Finalize, &body).await,
+        "resize" => part(context, Part::Resize, &body).await,
         "ephemeralcontainers" => part(context, Part::EphemeralContainers, &body).await,
         "scale" => scale(context, &body).await,
         "binding" => binding(context, &body).await,

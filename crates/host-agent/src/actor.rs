@@ -7,15 +7,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use isopod_planner::pod::resize::{self, Room};
 use isopod_planner::pod::status::{Addresses, render};
 use isopod_planner::pod::{Action, Fact, Machine as MachineState, Observed, Run, Setup, decide};
+use isopod_planner::scheduler::resources::Resources as Amounts;
 use isopod_planner::sizing::Tier;
 use isopod_planner::{Reason, fargate};
 use isopod_types::names::CAPACITY_PROVISIONED;
 use isopod_types::pod::Pod;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::agent::Context;
 use crate::deeds;
@@ -24,7 +26,7 @@ use crate::follow::Follower;
 use crate::node::NodeState;
 use crate::report::{self, Report, Reporter};
 use crate::sources::Fetched;
-use crate::worker::{self, Worker};
+use crate::worker::{self, Shares, Worker};
 
 /// Facts and updates that wait for the actor.
 pub(crate) const INBOX: usize = 256;
@@ -109,7 +111,12 @@ impl Deed {
 
 /// The task.
 pub(crate) struct Actor {
+    /// Its pod has what was allotted to its containers.
     deed: Deed,
+    /// The pod as the API has it.
+    wanted: Arc<Pod>,
+    /// What pods have of a node of many.
+    shares: Option<watch::Receiver<Shares>>,
     observed: Observed,
     face: Arc<RwLock<Face>>,
     messages: mpsc::Receiver<Message>,
@@ -145,9 +152,11 @@ impl Actor {
         let (inbox, messages) = mpsc::channel(INBOX);
         let face: Arc<RwLock<Face>> = Arc::default();
         let handle = Handle { inbox: inbox.clone(), face: face.clone() };
+        let wanted = Arc::new(pod);
+        let shares = if let Home::Node(worker) = &home { Some(worker.shares.subscribe()) } else { None };
         let deed = Deed {
             context,
-            pod: Arc::new(pod),
+            pod: wanted.clone(),
             home,
             address,
             machine: adopted.clone(),
@@ -158,7 +167,19 @@ impl Actor {
         };
         let reporter = report::start(deed.clone());
         let (saved, follower) = (Vec::new(), None);
-        let mut actor = Self { deed, observed, face, messages, saved, reporter, follower, node_lost: 0, gone: false };
+        let mut actor = Self {
+            deed,
+            wanted,
+            shares,
+            observed,
+            face,
+            messages,
+            saved,
+            reporter,
+            follower,
+            node_lost: 0,
+            gone: false,
+        };
         tokio::spawn(async move {
             actor.recover(adopted).await;
             actor.run().await;
@@ -212,7 +233,9 @@ impl Actor {
             if self.gone && self.is_over() {
                 return self.finish();
             }
+            let deferred = self.observed.resize.pending.is_some();
             tokio::select! {
+                () = changed(self.shares.as_mut().filter(|_| deferred)) => {}
                 message = self.messages.recv() => match message {
                     Some(message) => self.take(message),
                     None => return,
@@ -244,13 +267,13 @@ impl Actor {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Update(pod) => self.deed.pod = Arc::new(*pod),
+            Message::Update(pod) => self.wanted = Arc::new(*pod),
             Message::NodeUnknown => self.node_lost += 1,
             Message::Gone => {
                 // Nobody waits for a grace period any more.
-                let mut pod = (*self.deed.pod).clone();
+                let mut pod = (*self.wanted).clone();
                 pod.metadata.deletion_timestamp = Some(Timestamp::now());
-                self.deed.pod = Arc::new(pod);
+                self.wanted = Arc::new(pod);
                 self.gone = true;
             }
             Message::Fact(fact) => {
@@ -266,6 +289,7 @@ impl Actor {
 
     /// Decides, does, and reports. Returns when time alone calls for the next step.
     fn step(&mut self) -> Option<Timestamp> {
+        self.settle();
         let decision = decide(&self.deed.pod, &self.observed, Timestamp::now());
         let mut delete = false;
         for action in decision.actions {
@@ -290,6 +314,28 @@ impl Actor {
             _ if self.observed.setup != Setup::Done => self.follower = None,
             Some(follower) => follower.see(&self.deed.pod),
             None => self.follower = Follower::start(&self.deed),
+        }
+    }
+
+    /// Allots to the containers what they want, as far as there is room.
+    fn settle(&mut self) {
+        let now = Timestamp::now();
+        let told = match &self.deed.home {
+            Home::Fargate(tier) => {
+                let capacity = Amounts {
+                    cpu_milli: tier.vcpu_millis,
+                    memory_bytes: i64::try_from(tier.memory_bytes()).unwrap_or(i64::MAX),
+                    ..Amounts::default()
+                };
+                let room = Room { capacity, others: Amounts::default(), machine: Some(tier.to_string()) };
+                resize::settle(&self.wanted, &mut self.observed, &room, now)
+            }
+            Home::Node(worker) => worker.settle(&self.wanted, &mut self.observed, now),
+        };
+        self.deed.pod = resize::allotted(&self.wanted, &self.observed);
+        for reason in told {
+            let deed = self.deed.clone();
+            tokio::spawn(async move { deed.event(None, reason).await });
         }
     }
 
@@ -365,6 +411,17 @@ impl Actor {
         let decision = decide(&self.deed.pod, &self.observed, Timestamp::now());
         decision.actions.contains(&Action::StartMachine)
             || decision.wake_at.is_some() && !self.deed.pod.metadata.is_deleting() && !self.deed.pod.is_terminal()
+    }
+}
+
+/// Resolves when what pods have of a node changes; without a node, never.
+async fn changed(shares: Option<&mut watch::Receiver<Shares>>) {
+    let is_over = match shares {
+        Some(shares) => shares.changed().await.is_err(),
+        None => true,
+    };
+    if is_over {
+        std::future::pending().await
     }
 }
 

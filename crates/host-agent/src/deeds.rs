@@ -7,14 +7,14 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
 use isopod_guest_api as api;
-use isopod_planner::environment::{Place, process};
+use isopod_planner::environment::{Place, limits, process};
 use isopod_planner::pod::{Action, Fact, Observed, ProbeKind, Run, Signal};
 use isopod_planner::refusals::container_refusals;
 use isopod_planner::sizing::{FREE_STORAGE_GIB, need};
 use isopod_planner::{Reason, volumes};
 use isopod_types::Quantity;
 use isopod_types::names::START_PATH_ANNOTATION;
-use isopod_types::pod::{Container, Pod};
+use isopod_types::pod::{Container, Pod, Resources};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -46,6 +46,7 @@ pub(crate) fn begin(deed: Deed, action: Action) {
                 send_signal(&deed, &container, signal, failed_probe).await;
             }
             Action::Probe { container, attempt, kind, .. } => probes::probe(&deed, &container, attempt, kind).await,
+            Action::Resize { container, attempt, resources } => resize(&deed, container, attempt, resources).await,
             Action::DeleteObject => {}
         }
     });
@@ -435,6 +436,27 @@ async fn container_config(deed: &Deed, spec: &Container, attempt: u32) -> Result
         config.target = convert::container_id(target, newest_attempt(deed, target));
     }
     Ok(config)
+}
+
+/// Gives a running container other limits.
+async fn resize(deed: &Deed, container: String, attempt: u32, resources: Resources) {
+    let Some(machine) = &deed.machine else { return };
+    let amounts = limits(&resources);
+    let request = api::UpdateContainerRequest {
+        id: convert::container_id(&container, attempt),
+        memory_limit_bytes: amounts.memory_limit_bytes,
+        cpu_limit_millis: amounts.cpu_limit_millis,
+        cpu_request_millis: amounts.cpu_request_millis,
+    };
+    match machine.update(request).await {
+        Ok(()) => deed.fact(Fact::Resized { container, attempt, resources }).await,
+        Err(error) => {
+            let message = error.to_string();
+            let text = format!("Pod resize error: container {container}: {message}");
+            deed.event(Some(&container), Reason::warning("ResizeError", text)).await;
+            deed.fact(Fact::ResizeFailed { container, attempt, message }).await;
+        }
+    }
 }
 
 async fn send_signal(deed: &Deed, name: &str, signal: Signal, failed_probe: Option<ProbeKind>) {

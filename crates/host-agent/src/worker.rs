@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use isopod_planner::pod::resize::{self, Room};
+use isopod_planner::pod::{Machine as MachineState, Observed};
+use isopod_planner::scheduler::resources::{self, Resources as Amounts};
 use isopod_planner::{EventType, Reason, fargate};
 use isopod_types::Quantity;
 use isopod_types::instances::{self, InstanceType};
@@ -29,6 +32,9 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Disk of a node whose object does not say.
 const DISK_GIB: u64 = 80;
 
+/// What pods have of a node, by UID.
+pub(crate) type Shares = BTreeMap<String, Amounts>;
+
 type Up = Option<Arc<dyn NodeMachine>>;
 
 /// A worker node as pods and others see it. Clones are handles on the same one.
@@ -45,6 +51,8 @@ pub(crate) struct Worker {
     machine: watch::Receiver<Up>,
     /// Addresses of pods by UID.
     taken: Arc<Mutex<BTreeMap<String, Ipv4Addr>>>,
+    /// What pods have of it.
+    pub(crate) shares: watch::Sender<Shares>,
     /// Its state has to be said again.
     again: Arc<Notify>,
     end: CancellationToken,
@@ -74,6 +82,7 @@ impl Worker {
             disk_gib: disk_gib.unwrap_or(DISK_GIB),
             machine,
             taken: Arc::default(),
+            shares: watch::Sender::default(),
             again: Arc::default(),
             end: CancellationToken::new(),
         };
@@ -134,8 +143,29 @@ impl Worker {
         Lodging { uid: pod.metadata.uid.clone(), address, host_network: pod.spec.host_network, node, ports }
     }
 
-    /// A pod is gone: its address is free.
+    /// Allots to a pod's containers what they want, as far as other pods leave room. One pod at a time.
+    pub(crate) fn settle(&self, pod: &Arc<Pod>, observed: &mut Observed, now: Timestamp) -> Vec<Reason> {
+        let (uid, mut told) = (&pod.metadata.uid, Vec::new());
+        let capacity = Amounts::of(&self.allocatable());
+        self.shares.send_if_modified(|shares| {
+            let mut others = Amounts::default();
+            shares.iter().filter(|(other, _)| *other != uid).for_each(|(_, share)| others.add(share, 1));
+            told = resize::settle(pod, observed, &Room { capacity, others, machine: None }, now);
+            let share = resources::requested(&resize::allotted(pod, observed).spec);
+            // A pod that has ended or goes without a part of it, or was not taken in, has nothing of it.
+            let is_over = pod.metadata.is_deleting()
+                && !matches!(observed.machine, MachineState::Up { .. } | MachineState::Destroying);
+            if is_over || pod.is_terminal() || observed.rejected.is_some() {
+                return shares.remove(uid).is_some();
+            }
+            shares.insert(uid.clone(), share.clone()) != Some(share)
+        });
+        told
+    }
+
+    /// A pod is gone: its address is free, and what it had of the node.
     pub(crate) fn release(&self, uid: &str) {
+        self.shares.send_if_modified(|shares| shares.remove(uid).is_some());
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
@@ -237,6 +267,7 @@ mod tests {
             disk_gib: 20,
             machine: watch::channel(None).1,
             taken: Arc::default(),
+            shares: watch::Sender::default(),
             again: Arc::default(),
             end: CancellationToken::new(),
         }

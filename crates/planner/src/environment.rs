@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use isopod_types::Quantity;
 use isopod_types::node::{ConfigMap, Secret, Service};
-use isopod_types::pod::{Container, EnvVarSource, FieldRef, Pod, ResourceFieldRef, VolumeMount};
+use isopod_types::pod::{Container, EnvVarSource, FieldRef, Pod, ResourceFieldRef, Resources, VolumeMount};
 
 use crate::volumes::decode_base64;
 
@@ -69,6 +69,13 @@ pub struct Process {
     pub run_as_user: Option<u32>,
     /// Group ID that wins over the user's.
     pub run_as_group: Option<u32>,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+/// What a container may use of memory and processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
     /// Bytes; 0: none.
     pub memory_limit_bytes: u64,
     /// Thousandths of a core; 0: none.
@@ -95,7 +102,6 @@ pub fn process(
     let run_as_user = security.run_as_user.or(pod.spec.security_context.run_as_user);
     let non_root = security.run_as_non_root.or(pod.spec.security_context.run_as_non_root).unwrap_or(false);
     check_non_root(non_root, run_as_user, &image.user)?;
-    let limit = |resource: &str| container.resources.limits.get(resource).copied().unwrap_or_default();
     let cwd = if container.working_dir.is_empty() { &image.working_dir } else { &container.working_dir };
     Ok(Process {
         argv,
@@ -104,10 +110,18 @@ pub fn process(
         user: image.user.clone(),
         run_as_user,
         run_as_group: security.run_as_group.or(pod.spec.security_context.run_as_group),
+        limits: limits(&container.resources),
+    })
+}
+
+/// What a container may use.
+pub fn limits(resources: &Resources) -> Limits {
+    let limit = |resource: &str| resources.limits.get(resource).copied().unwrap_or_default();
+    Limits {
         memory_limit_bytes: u64::try_from(limit("memory").units_ceil()).unwrap_or(0),
         cpu_limit_millis: u64::try_from(limit("cpu").milli()).unwrap_or(0),
-        cpu_request_millis: u64::try_from(container.resources.request("cpu").milli()).unwrap_or(0),
-    })
+        cpu_request_millis: u64::try_from(resources.request("cpu").milli()).unwrap_or(0),
+    }
 }
 
 fn check_non_root(non_root: bool, run_as_user: Option<u32>, image_user: &str) -> Result<(), ConfigProblem> {
@@ -544,7 +558,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            (process.cpu_limit_millis, process.memory_limit_bytes, process.run_as_user),
+            (process.limits.cpu_limit_millis, process.limits.memory_limit_bytes, process.run_as_user),
             (500, 64 << 20, Some(7))
         );
         assert_eq!((process.cwd.as_str(), process.user.as_str()), ("/srv", "nobody"));

@@ -19,6 +19,7 @@ pub mod openapi;
 pub mod partial;
 pub mod patch;
 pub mod protobuf;
+pub mod qos;
 pub mod quantity;
 pub mod selector;
 pub mod status;

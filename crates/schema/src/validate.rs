@@ -12,6 +12,7 @@ mod own;
 mod pod;
 mod pod_spec;
 mod rbac;
+mod resize;
 mod service;
 mod shape;
 mod signing;
@@ -245,6 +246,14 @@ pub fn update_ephemeral_containers(kind: &Kind, pod: &Value, old: &Value) -> Vec
     let mut errors = Errors::default();
     metadata::update(kind, pod, old, &mut errors);
     ephemeral::update(pod, old, &mut errors);
+    errors.list
+}
+
+/// Checks a change that came through the `resize` subresource of a pod.
+pub fn resize(kind: &Kind, pod: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    metadata::update(kind, pod, old, &mut errors);
+    resize::update(pod, old, &mut errors);
     errors.list
 }
 

@@ -219,6 +219,60 @@ async fn an_ephemeral_container_is_added_to_a_pod_that_runs() {
     cluster.wait_for("/api/v1/nodes", "no node", count(0)).await.unwrap();
 }
 
+fn condition<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
+    pod["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == name)
+}
+
+/// A merge patch of the one container of a pod.
+fn resized(pod: &Value, cpu: &str) -> Value {
+    let mut containers = pod["spec"]["containers"].clone();
+    containers[0]["resources"]["requests"]["cpu"] = json!(cpu);
+    json!({"spec": {"containers": containers}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_resized_within_its_machine() {
+    let cluster = cluster("resize").await;
+    let mut small = pod("p", "Always", &["serve"]);
+    small["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "100m"}});
+    cluster.create(PODS, small).await.unwrap();
+    let path = format!("{PODS}/p");
+    let pod = cluster.wait_for(&path, "Running", phase("Running")).await.unwrap();
+    assert_eq!(pod["status"]["containerStatuses"][0]["resources"]["requests"]["cpu"], "100m");
+    let has = |cpu: &'static str| {
+        move |pod: &Value| {
+            let status = &pod["status"]["containerStatuses"][0];
+            status["resources"]["requests"]["cpu"] == cpu && status["allocatedResources"]["cpu"] == cpu
+        }
+    };
+    cluster.patch(&format!("{path}/resize"), resized(&pod, "200m")).await.unwrap();
+    let now = cluster.wait_for(&path, "more", has("200m")).await.unwrap();
+    assert_eq!(now["status"]["containerStatuses"][0]["restartCount"], 0, "{now}");
+    assert_eq!(now["metadata"]["annotations"]["CapacityProvisioned"], "0.25vCPU 0.5GB");
+    cluster.patch(&format!("{path}/resize"), resized(&pod, "2")).await.unwrap();
+    let refused = |pod: &Value| condition(pod, "PodResizePending").is_some();
+    let now = cluster.wait_for(&path, "the refusal", refused).await.unwrap();
+    let pending = condition(&now, "PodResizePending").unwrap();
+    assert_eq!(
+        (&pending["reason"], &pending["observedGeneration"]),
+        (&json!("Infeasible"), &now["metadata"]["generation"])
+    );
+    assert!(pending["message"].as_str().unwrap().contains("0.25vCPU 0.5GB"), "{pending}");
+    assert!(has("200m")(&now), "{now}");
+    // What starts anew starts with what was set aside, not with what is wanted.
+    cluster.host.kill_all();
+    let restarted = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"] == 1;
+    let now = cluster.wait_for(&path, "a restart", restarted).await.unwrap();
+    assert!(has("200m")(&now), "{now}");
+    cluster.patch(&format!("{path}/resize"), resized(&pod, "250m")).await.unwrap();
+    let now = cluster.wait_for(&path, "what fits", |pod| has("250m")(pod) && !refused(pod)).await.unwrap();
+    assert_eq!(condition(&now, "PodResizeInProgress"), None);
+    let events = cluster.list("/api/v1/namespaces/default/events").await;
+    for reason in ["ResizeStarted", "ResizeCompleted", "ResizeInfeasible"] {
+        assert!(events.iter().any(|event| event["reason"] == reason), "{reason}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_say_of_a_node_and_its_pod_is_set_right() {
     let cluster = cluster("unknown").await;

@@ -171,6 +171,47 @@ async fn a_node_that_crashes_comes_back_with_its_pods() {
 }
 
 /// A namespace with a claim of 25 MiB.
+/// Of two pods of a node, the one that wants what the other has waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resize_waits_for_room_on_its_node() {
+    let cluster = TestCluster::start("resize-node").await.unwrap();
+    cluster.start_agent().await.unwrap();
+    group(&cluster, 1).await;
+    wait_for_group(&cluster, "ACTIVE", 1).await;
+    namespace(&cluster).await;
+    let pods = PODS;
+    let pod = |name: &str| {
+        let resources = json!({"requests": {"cpu": "900m"}});
+        let container = json!({"name": "c", "image": "busybox", "command": ["serve"], "resources": resources});
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]}})
+    };
+    for name in ["a", "b"] {
+        cluster.create(pods, pod(name)).await.unwrap();
+        let running = |pod: &Value| pod["status"]["phase"] == "Running";
+        cluster.wait_for(&format!("{pods}/{name}"), "Running", running).await.unwrap();
+    }
+    let mut wanted = cluster.get(&format!("{pods}/a")).await.unwrap()["spec"]["containers"].clone();
+    let mut resize = async |cpu: &str| {
+        wanted[0]["resources"]["requests"]["cpu"] = json!(cpu);
+        let patch = json!({"spec": {"containers": wanted}});
+        cluster.patch(&format!("{pods}/a/resize"), patch).await.unwrap();
+    };
+    let pending = |reason: &'static str| {
+        move |pod: &Value| {
+            let conditions = pod["status"]["conditions"].as_array();
+            let is_it = |one: &Value| one["type"] == "PodResizePending" && one["reason"] == reason;
+            conditions.is_some_and(|all| all.iter().any(is_it))
+        }
+    };
+    resize("40").await;
+    cluster.wait_for(&format!("{pods}/a"), "a refusal", pending("Infeasible")).await.unwrap();
+    resize("1500m").await;
+    cluster.wait_for(&format!("{pods}/a"), "a delay", pending("Deferred")).await.unwrap();
+    cluster.delete(&format!("{pods}/b")).await.unwrap();
+    let has = |pod: &Value| pod["status"]["containerStatuses"][0]["resources"]["requests"]["cpu"] == "1500m";
+    cluster.wait_for(&format!("{pods}/a"), "what it waited for", has).await.unwrap();
+}
+
 async fn claim(cluster: &TestCluster) {
     let class = json!({"metadata": {"name": "tb-gp2"}, "provisioner": "kubernetes.io/aws-ebs", "volumeBindingMode": "Immediate", "allowVolumeExpansion": true});
     cluster.create("/apis/storage.k8s.io/v1/storageclasses", class).await.unwrap();

@@ -217,6 +217,8 @@ pub struct Container {
     pub env_from: Vec<EnvFrom>,
     /// Requests and limits.
     pub resources: Resources,
+    /// How other requests and limits come about.
+    pub resize_policy: Vec<ResizePolicy>,
     /// Mounts.
     pub volume_mounts: Vec<VolumeMount>,
     /// Raw devices.
@@ -274,13 +276,25 @@ pub struct ContainerPort {
 }
 
 /// Requests and limits.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
     /// What is set aside.
+    #[serde(skip_serializing_if = "ResourceList::is_empty")]
     pub requests: ResourceList,
     /// What may not be passed.
+    #[serde(skip_serializing_if = "ResourceList::is_empty")]
     pub limits: ResourceList,
+}
+
+/// What has to be done to a container for another amount of a resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResizePolicy {
+    /// `cpu` or `memory`.
+    pub resource_name: String,
+    /// `NotRequired` or `RestartContainer`.
+    pub restart_policy: String,
 }
 
 impl Resources {

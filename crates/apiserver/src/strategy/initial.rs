@@ -1,10 +1,7 @@
 //! Kinds that begin with something nobody asked for (facts, section 3, rows "on create"), and fields that are
 //! allocated once. Pure; Service addresses are chosen in [`crate::addresses`].
 
-use std::collections::BTreeMap;
-
-use isopod_schema::{Kind, crd};
-use isopod_types::Quantity;
+use isopod_schema::{Kind, crd, qos};
 use serde_json::{Map, Value, json};
 
 use super::{meta, metadata};
@@ -105,35 +102,13 @@ fn namespace(object: &mut Value) {
 }
 
 fn pod(object: &mut Value) {
-    let mut status = json!({"phase": "Pending", "qosClass": qos_class(object)});
+    let mut status = json!({"phase": "Pending", "qosClass": qos::class(&object["spec"])});
     if object["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
         let message = "Scheduling is blocked due to non-empty scheduling gates";
         status["conditions"] =
             json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": message}]);
     }
     object["status"] = status;
-}
-
-/// Guaranteed, Burstable or BestEffort, from CPU and memory of all containers.
-fn qos_class(pod: &Value) -> &'static str {
-    let lists = ["containers", "initContainers"].map(|list| pod["spec"][list].as_array());
-    let containers: Vec<&Value> = lists.into_iter().flatten().flatten().collect();
-    let resources: Vec<_> = containers.iter().map(|c| (amounts(c, "requests"), amounts(c, "limits"))).collect();
-    if resources.iter().all(|(requests, limits)| requests.is_empty() && limits.is_empty()) {
-        return "BestEffort";
-    }
-    let guaranteed = resources.iter().all(|(requests, limits)| {
-        limits.len() == 2 && requests.iter().all(|(name, amount)| limits.get(name) == Some(amount))
-    });
-    if guaranteed { "Guaranteed" } else { "Burstable" }
-}
-
-fn amounts<'a>(container: &'a Value, which: &str) -> BTreeMap<&'a str, Quantity> {
-    let list = container["resources"][which].as_object().into_iter().flatten();
-    list.filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory"))
-        .filter_map(|(name, amount)| Some((name.as_str(), amount.as_str()?.parse().ok()?)))
-        .filter(|(_, amount)| *amount != Quantity::ZERO)
-        .collect()
 }
 
 /// A job selects its pods by its own UID unless told otherwise.
@@ -268,7 +243,7 @@ mod tests {
             (json!([{"resources": {"limits": {"nvidia.com/gpu": "1"}}}]), "BestEffort"),
         ];
         for (containers, expected) in table {
-            assert_eq!(qos_class(&json!({"spec": {"containers": containers}})), expected, "{containers}");
+            assert_eq!(qos::class(&json!({"containers": containers})), expected, "{containers}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What may be changed of a pod that runs, through paths of its own: ephemeral containers.
+//! What may be changed of a pod that runs, through paths of its own: ephemeral containers, and what containers may use.
 
 use serde_json::{Value, json};
 
@@ -81,4 +81,112 @@ async fn pod_security_sees_ephemeral_containers() {
     let patch = json!({"spec": {"ephemeralContainers": privileged}});
     let (code, message) = cluster.refused(&format!("PATCH {POD}/ephemeralcontainers"), patch).await;
     assert_eq!((code, message.contains("violates PodSecurity \"baseline")), (403, true), "{message}");
+}
+
+/// A pod of one container with requests of a tenth of a processor.
+fn small() -> Value {
+    let mut small = pod("p");
+    small["spec"]["containers"][0]["resources"] =
+        json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}});
+    small
+}
+
+fn resources(resources: Value) -> Value {
+    json!({"spec": {"containers": [{"name": "main", "resources": resources}]}})
+}
+
+#[tokio::test]
+async fn a_pod_is_resized_and_nothing_else_is_changed() {
+    let cluster = Cluster::new().await;
+    let created = cluster.create("pods", "default", small()).await;
+    let path = format!("{POD}/resize");
+    assert_eq!(cluster.ok(&format!("GET {path}"), Value::Null).await["metadata"]["uid"], created["metadata"]["uid"]);
+    let strategic = [("content-type", "application/strategic-merge-patch+json")];
+    let mut more = resources(json!({"requests": {"cpu": "200m"}}));
+    more["metadata"] = json!({"labels": {"no": "no"}});
+    more["spec"]["activeDeadlineSeconds"] = 9.into();
+    more["spec"]["containers"][0]["image"] = "other".into();
+    let answer = cluster.ask(&format!("PATCH {path}"), &strategic, &more.to_string()).await;
+    assert_eq!(answer.code, 200, "{}", answer.json());
+    let resized = answer.json();
+    assert_eq!(
+        resized["spec"]["containers"][0]["resources"],
+        json!({"requests": {"cpu": "200m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}})
+    );
+    assert_eq!(
+        (&resized["metadata"]["generation"], &resized["spec"]["containers"][0]["image"]),
+        (&json!(2), &json!("nginx"))
+    );
+    assert_eq!(
+        (&resized["metadata"]["labels"], &resized["spec"]["activeDeadlineSeconds"]),
+        (&json!({"app": "p"}), &Value::Null)
+    );
+    let mut whole = resized.clone();
+    whole["spec"]["containers"][0]["resources"]["limits"]["memory"] = "256Mi".into();
+    assert_eq!(cluster.ok(&format!("PUT {path}"), whole).await["metadata"]["generation"], 3);
+    let table = [
+        (
+            json!({"limits": {"memory": null}}),
+            "spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed",
+        ),
+        (
+            json!({"requests": {"cpu": "200m", "memory": "256Mi"}, "limits": {"cpu": "200m"}}),
+            "Pod QOS Class may not change as a result of resizing",
+        ),
+        (
+            json!({"requests": {"ephemeral-storage": "1Gi"}}),
+            "spec: Forbidden: only cpu and memory resources are mutable",
+        ),
+        (json!({"requests": {"memory": "1Gi"}}), "must be less than or equal to memory limit of 256Mi"),
+    ];
+    for (change, part) in table {
+        let answer = cluster.ask(&format!("PATCH {path}"), &strategic, &resources(change).to_string()).await;
+        assert_eq!((answer.code, answer.json().to_string().contains(part)), (422, true), "{part}: {}", answer.json());
+    }
+    // Through the pod itself nothing of it changes.
+    let answer = cluster
+        .ask(&format!("PATCH {POD}"), &strategic, &resources(json!({"requests": {"cpu": "1"}})).to_string())
+        .await;
+    assert_eq!(answer.code, 422, "{}", answer.json());
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    let mut config = resources(json!({"requests": {"cpu": "300m"}}));
+    (config["apiVersion"], config["kind"], config["metadata"]) = (json!("v1"), json!("Pod"), json!({"name": "p"}));
+    config["spec"]["containers"][0]["image"] = "not-mine".into();
+    let answer =
+        cluster.ask(&format!("PATCH {path}?fieldManager=sizer&force=true"), &apply, &config.to_string()).await.json();
+    let entries = answer["metadata"]["managedFields"].as_array().unwrap();
+    let own = entries.iter().find(|entry| entry["manager"] == "sizer").unwrap();
+    let container = &own["fieldsV1"]["f:spec"]["f:containers"]["k:{\"name\":\"main\"}"];
+    assert!(container["f:resources"]["f:requests"]["f:cpu"].is_object(), "{own}");
+    assert_eq!((&own["subresource"], &container["f:image"]), (&json!("resize"), &Value::Null));
+}
+
+#[tokio::test]
+async fn limits_and_quotas_hold_for_what_is_resized() {
+    let cluster = Cluster::new().await;
+    let limits = json!([{"type": "Container", "max": {"memory": "200Mi"}}]);
+    cluster.create("limitranges", "default", json!({"metadata": {"name": "l"}, "spec": {"limits": limits}})).await;
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"requests.cpu": "150m"}}});
+    cluster.create("resourcequotas", "default", quota).await;
+    cluster.create("pods", "default", small()).await;
+    let strategic = [("content-type", "application/strategic-merge-patch+json")];
+    for (change, part) in [
+        (json!({"limits": {"memory": "201Mi"}}), "maximum memory usage per Container is 200Mi, but limit is 201Mi"),
+        (
+            json!({"requests": {"cpu": "151m"}}),
+            "exceeded quota: q, requested: requests.cpu=51m, used: requests.cpu=100m, limited: requests.cpu=150m",
+        ),
+    ] {
+        let answer = cluster.ask(&format!("PATCH {POD}/resize"), &strategic, &resources(change).to_string()).await;
+        assert_eq!(
+            (answer.code, answer.json()["message"].as_str().unwrap().contains(part)),
+            (403, true),
+            "{}",
+            answer.json()
+        );
+    }
+    let within = resources(json!({"requests": {"cpu": "150m"}}));
+    assert_eq!(cluster.ask(&format!("PATCH {POD}/resize"), &strategic, &within.to_string()).await.code, 200);
+    let quota = cluster.ok("GET /api/v1/namespaces/default/resourcequotas/q", Value::Null).await;
+    assert_eq!(quota["status"]["used"]["requests.cpu"], "150m");
 }

@@ -107,10 +107,7 @@ async fn evictions_ask_the_budget() {
 async fn what_is_not_carried_out_is_refused_by_name() {
     let cluster = Cluster::new().await;
     cluster.create("pods", "default", pod("p")).await;
-    let table = [
-        (format!("PATCH {POD}/resize"), json!({"spec": {"containers": []}}), "\"resize\" of pods is not supported"),
-        (format!("GET {POD}/exec?command=x&stdout=1"), Value::Null, "Upgrade request required"),
-    ];
+    let table = [(format!("GET {POD}/exec?command=x&stdout=1"), Value::Null, "Upgrade request required")];
     for (line, body, part) in table {
         let (_, message) = cluster.refused(&line, body).await;
         assert!(message.contains(part), "{line}: {message}");

@@ -13,7 +13,10 @@ use crate::amounts::{Amount, Amounts, amounts, of_pod};
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 fn concerns(request: &Request<'_>) -> bool {
+    let resizes = request.operation == Operation::Update
+        && (request.group, request.resource, request.subresource) == ("", "pods", "resize");
     request.creates("", "pods")
+        || resizes
         || request.is("", "persistentvolumeclaims")
             && matches!(request.operation, Operation::Create | Operation::Update)
 }

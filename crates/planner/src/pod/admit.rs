@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::Reason;
 use crate::scheduler::affinity::node_allowed;
 use crate::scheduler::ports::{self, HostPort, UsedPorts};
-use crate::scheduler::resources::{Resources, requested};
+use crate::scheduler::resources::{Resources, counted, requested};
 use crate::scheduler::taints::{NO_EXECUTE, untolerated};
 use crate::sysctls;
 
@@ -64,7 +64,7 @@ pub struct Share {
 impl Share {
     /// Of this pod.
     pub fn of(pod: &Pod) -> Self {
-        Self { requested: requested(&pod.spec), ports: ports::wanted(&pod.spec) }
+        Self { requested: requested(&counted(pod)), ports: ports::wanted(&pod.spec) }
     }
 }
 

@@ -1,12 +1,12 @@
 //! What to do next for one pod.
 
-use isopod_types::pod::{Container, Pod};
+use isopod_types::pod::{Container, Pod, Resources};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::observed::{Image, Machine, Observed, Run, Runs, Setup};
 use super::probes::{self, ProbeKind};
-use super::{after, backoff, restarts};
+use super::{after, backoff, resize, restarts};
 
 /// A signal that ends a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -46,6 +46,15 @@ pub enum Action {
         signal: Signal,
         /// The probe that it failed, when that is why.
         failed_probe: Option<ProbeKind>,
+    },
+    /// Give a running container other limits.
+    Resize {
+        /// Name.
+        container: String,
+        /// Which run.
+        attempt: u32,
+        /// What it may use from now on.
+        resources: Resources,
     },
     /// Make a probe of a container.
     Probe {
@@ -251,6 +260,7 @@ fn run_containers(pod: &Pod, observed: &Observed, now: Timestamp, decision: &mut
         };
         if let Some(runs) = runs {
             probes::tend(pod, container, runs, now, decision);
+            resize::tend(container, runs, now, decision);
         }
         if !passed {
             start_if_due(pod, container, observed, now, decision);
@@ -264,6 +274,7 @@ fn run_containers(pod: &Pod, observed: &Observed, now: Timestamp, decision: &mut
     for container in &pod.spec.containers {
         if let Some(runs) = observed.containers.get(&container.name) {
             probes::tend(pod, container, runs, now, decision);
+            resize::tend(container, runs, now, decision);
         }
         start_if_due(pod, container, observed, now, decision);
     }

@@ -8,6 +8,7 @@
 //!   +------------------- Ended <---------- DestroyMachine ------> final status ------> DeleteObject
 //! ```
 //!
+//! `resize` decides what its containers may use when that is changed while they run.
 //! `observed` holds what is known, only from facts; `decide` compares it with the pod and returns what to do next;
 //! `status` renders what the user sees. Nothing is invented: an exit code is what the guest sent, and a container whose end
 //! nobody saw is reported as `ContainerStatusUnknown`.
@@ -16,6 +17,7 @@ pub mod admit;
 mod decide;
 mod observed;
 mod probes;
+pub mod resize;
 pub mod status;
 
 pub use decide::{Action, Decision, Signal, decide};

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use isopod_types::pod::Resources;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::admit::Rejection;
 use super::decide::{Action, Signal};
 use super::probes::{ProbeKind, Probes, Thresholds};
+use super::resize::Resize;
 use super::{BACKOFF_RESET_SECONDS, backoff};
 
 /// Everything known about one pod.
@@ -29,6 +31,8 @@ pub struct Observed {
     pub rejected: Option<Rejection>,
     /// When the agent first saw the pod.
     pub seen_at: Option<Timestamp>,
+    /// What its containers may use.
+    pub resize: Resize,
     /// Address given to it, of a pod on a node of many; it keeps it for life.
     pub address: Option<Ipv4Addr>,
 }
@@ -137,12 +141,20 @@ pub struct Runs {
     pub probes: Probes,
     /// Why it could not be made, and is to be tried again.
     pub refusal: Option<Refusal>,
+    /// What the newest run may use.
+    pub given: Option<Resources>,
+    /// It is being given something else.
+    pub resizing: bool,
+    /// Why it could not be given something else, and is to be tried again.
+    pub resize_failure: Option<Refusal>,
+    /// Since when it is being ended to start with something else.
+    pub replaced_at: Option<Timestamp>,
 }
 
 /// Why a container could not be made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// `CreateContainerError` or `CreateContainerConfigError`.
+    /// `CreateContainerError`, `CreateContainerConfigError` or `Error`.
     pub reason: String,
     /// A sentence.
     pub message: String,
@@ -150,6 +162,13 @@ pub struct Refusal {
     pub tries: u32,
     /// When.
     pub at: Timestamp,
+}
+
+impl Refusal {
+    /// One more after those before.
+    fn after(before: Option<&Self>, reason: String, message: String, at: Timestamp) -> Self {
+        Self { reason, message, tries: before.map_or(0, |before| before.tries) + 1, at }
+    }
 }
 
 /// The newest run of a container.
@@ -263,6 +282,24 @@ pub enum Fact {
         /// Why.
         message: String,
     },
+    /// A running container may use something else from now on.
+    Resized {
+        /// Name.
+        container: String,
+        /// Which run.
+        attempt: u32,
+        /// What it may use.
+        resources: Resources,
+    },
+    /// A running container could not be given something else; it is tried again.
+    ResizeFailed {
+        /// Name.
+        container: String,
+        /// Which run.
+        attempt: u32,
+        /// Why.
+        message: String,
+    },
     /// The hook after a container's start failed.
     HookFailed {
         /// Name.
@@ -321,12 +358,15 @@ impl Observed {
             Action::StartContainer { container, .. } => self.begin_container(container),
             Action::Signal { container, signal, .. } => self.runs(container).signalled = Some(*signal),
             Action::Probe { container, kind, at, .. } => self.runs(container).probes.asked(*kind, *at),
+            Action::Resize { container, .. } => self.runs(container).resizing = true,
             Action::DeleteObject => {}
         }
     }
 
     fn begin_container(&mut self, container: &str) {
+        let given = self.resize.allotted.get(container).cloned();
         let runs = self.runs(container);
+        (runs.given, runs.resizing, runs.resize_failure, runs.replaced_at) = (given, false, None, None);
         if let Run::Ended(end) = std::mem::replace(&mut runs.run, Run::Starting) {
             runs.last = Some(end);
         }
@@ -361,6 +401,17 @@ impl Observed {
                 runs.run = Run::Idle;
                 self.setup_failed("CreateContainerConfigError".into(), message, now);
             }
+            Fact::Resized { container, attempt, resources } => {
+                if let Some(runs) = self.runs_of(&container, attempt) {
+                    (runs.given, runs.resizing, runs.resize_failure) = (Some(resources), false, None);
+                }
+            }
+            Fact::ResizeFailed { container, attempt, message } => {
+                if let Some(runs) = self.runs_of(&container, attempt) {
+                    let failure = Refusal::after(runs.resize_failure.as_ref(), "Error".into(), message, now);
+                    (runs.resizing, runs.resize_failure) = (false, Some(failure));
+                }
+            }
             Fact::Refused { container, reason, message } => self.refused(&container, reason, message, now),
             Fact::HookFailed { container, attempt } => {
                 if let Some(runs) = self.runs_of(&container, attempt) {
@@ -387,8 +438,7 @@ impl Observed {
         let runs = self.runs(container);
         runs.starts = runs.starts.saturating_sub(1);
         runs.run = Run::Idle;
-        let tries = runs.refusal.as_ref().map_or(0, |refusal| refusal.tries) + 1;
-        runs.refusal = Some(Refusal { reason, message, tries, at: now });
+        runs.refusal = Some(Refusal::after(runs.refusal.as_ref(), reason, message, now));
     }
 
     /// The end of a short run may be known before its start is.
@@ -444,7 +494,13 @@ impl Observed {
         let attempt = runs.starts.saturating_sub(1);
         let Finish { code, signal, reason, message } = finish;
         let reason = reason.to_owned();
-        runs.run = Run::Ended(End { attempt, code, signal, reason, message, started_at, finished_at });
+        let end = End { attempt, code, signal, reason, message, started_at, finished_at };
+        if runs.replaced_at.take().is_some() {
+            // It did as it was asked, and starts anew whatever its policy says.
+            (runs.run, runs.last, runs.crashes) = (Run::Idle, Some(end), 0);
+        } else {
+            runs.run = Run::Ended(end);
+        }
     }
 
     /// What stays true when the agent itself was restarted: whatever was under way is unknown.
@@ -453,7 +509,10 @@ impl Observed {
         if matches!(self.setup, Setup::Running { .. }) {
             self.setup = Setup::Absent;
         }
-        self.containers.values_mut().for_each(|runs| runs.probes.forget_under_way());
+        for runs in self.containers.values_mut() {
+            runs.probes.forget_under_way();
+            runs.resizing = false;
+        }
     }
 
     /// Whether a container runs or is being started.

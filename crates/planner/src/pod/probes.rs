@@ -159,7 +159,7 @@ struct Condemned {
 
 fn condemned(pod: &Pod, container: &Container, runs: &Runs) -> Option<Condemned> {
     let pods = pod.spec.termination_grace_period_seconds.unwrap_or(30);
-    if let Some(since) = runs.probes.hook_failed_at {
+    if let Some(since) = runs.probes.hook_failed_at.or(runs.replaced_at) {
         return Some(Condemned { probe: None, since, grace_seconds: pods });
     }
     let failing = |kind: ProbeKind, series: &Series| {

@@ -1,11 +1,12 @@
 //! The status of a pod, from what is known about it.
 
-use isopod_types::pod::{Container, ContainerState, ContainerStatus, Pod, Running, Terminated, Waiting};
+use isopod_types::pod::{Container, ContainerState, ContainerStatus, Pod, Resources, Running, Terminated, Waiting};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::decide::{Stop, outcome, stop};
 use super::observed::{End, Image, Machine, Observed, Run, Runs, Setup};
+use super::resize::Resize;
 use super::{probes, restarts};
 
 /// How long a failed pull shows as `ErrImagePull` before it shows as `ImagePullBackOff`.
@@ -136,7 +137,7 @@ impl View<'_> {
     /// Ephemeral containers are never ready, and nobody asks whether they have started.
     fn ephemeral_statuses(&self) -> Value {
         let statuses = self.pod.spec.ephemeral_containers.iter().map(|container| {
-            let mut status = json!(ContainerStatus { ready: false, ..self.status(container) });
+            let mut status = json!(ContainerStatus { ready: false, resources: None, ..self.status(container) });
             if let Some(fields) = status.as_object_mut() {
                 fields.shift_remove("started");
             }
@@ -171,6 +172,16 @@ impl View<'_> {
             image_id,
             container_id: if runs.starts > 0 { id(runs.starts - 1) } else { String::new() },
             started: probes::has_started(container, &runs),
+            allocated_resources: container.resources.requests.clone(),
+            resources: Some(self.resources(container, &runs)),
+        }
+    }
+
+    /// What a container really has: its run's, or what it will start with.
+    fn resources(&self, container: &Container, runs: &Runs) -> Resources {
+        match &runs.given {
+            Some(given) if runs.is_live() => given.clone(),
+            _ => container.resources.clone(),
         }
     }
 
@@ -258,7 +269,31 @@ impl View<'_> {
             ("ContainersReady", containers_ready),
             ("PodScheduled", (true, "", String::new())),
         ];
-        wanted.into_iter().map(|(type_, facts)| self.condition(type_, facts)).collect()
+        let wanted = wanted.into_iter().map(|(type_, facts)| self.condition(type_, facts));
+        wanted.chain(self.resize_conditions()).collect()
+    }
+
+    /// What the pod wants and has not, and what it is on the way to have. What is over is taken out.
+    fn resize_conditions(&self) -> Vec<Value> {
+        let Resize { pending, under_way, .. } = &self.observed.resize;
+        let pending = pending.as_ref().map(|why| (why.generation, why.reason.as_str(), why.message.as_str()));
+        let failures = || self.observed.containers.values().find_map(|runs| runs.resize_failure.as_ref());
+        let in_progress = under_way.map(|generation| {
+            let (reason, message) = failures().map_or(("", ""), |why| (why.reason.as_str(), why.message.as_str()));
+            (generation, reason, message)
+        });
+        let mut conditions = Vec::new();
+        for (type_, facts) in [("PodResizePending", pending), ("PodResizeInProgress", in_progress)] {
+            if let Some((generation, reason, message)) = facts {
+                let mut condition = self.condition(type_, (true, "", message.to_owned()));
+                condition["observedGeneration"] = generation.into();
+                condition["reason"] = if reason.is_empty() { Value::Null } else { reason.into() };
+                conditions.push(condition);
+            } else if self.pod.status.conditions.iter().any(|old| old.type_ == type_) {
+                conditions.push(json!({"type": type_, "$patch": "delete"}));
+            }
+        }
+        conditions
     }
 
     /// Whether the pod is ready when its containers are: others have a say by conditions of their own.

@@ -81,6 +81,10 @@ impl Play {
                     Fact::Probed { container: container.clone(), attempt: *attempt, kind: *kind, good, thresholds };
                 (format!("{} {container}", kind.as_str()), Some(probed))
             }
+            Action::Resize { container, attempt, resources } => {
+                let (name, resources) = (container.clone(), resources.clone());
+                (format!("resize {name}"), Some(Fact::Resized { container: name, attempt: *attempt, resources }))
+            }
             Action::DeleteObject => ("delete".into(), None),
         };
         self.log.push(text);

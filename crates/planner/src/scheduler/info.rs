@@ -169,14 +169,15 @@ pub fn claims_of(pod: &Pod) -> Vec<String> {
 impl PodInfo {
     /// From the pod.
     pub fn of(pod: &Pod) -> Self {
+        let counted = resources::counted(pod);
         Self {
             key: pod.key(),
             uid: pod.metadata.uid.clone(),
             labels: pod.metadata.labels.clone(),
             owner: pod.metadata.controller().map(|owner| owner.uid.clone()).unwrap_or_default(),
             priority: pod.spec.priority.unwrap_or(0),
-            requested: resources::requested(&pod.spec),
-            scored: resources::scored(&pod.spec),
+            requested: resources::requested(&counted),
+            scored: resources::scored(&counted),
             ports: ports::wanted(&pod.spec),
             terms: terms_of(pod),
             claims: claims_of(pod),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use isopod_types::Quantity;
-use isopod_types::pod::{Container, PodSpec, ResourceList};
+use isopod_types::pod::{Container, Pod, PodCondition, PodSpec, ResourceList, Resources as ContainerResources};
 
 /// What a container counts with for scoring when it asks for no CPU: thousandths.
 const SCORED_CPU_MILLI: i64 = 100;
@@ -133,6 +133,31 @@ pub fn requested(spec: &PodSpec) -> Resources {
     Resources::of(&list)
 }
 
+/// What a pod counts with on its node: of each container the most of what is wanted, set aside and given, because what is being
+/// resized may still have either. What will never be set aside does not count.
+pub fn counted(pod: &Pod) -> PodSpec {
+    let mut spec = pod.spec.clone();
+    let is_hopeless = |condition: &PodCondition| {
+        (condition.type_.as_str(), condition.status.as_str(), condition.reason.as_str())
+            == ("PodResizePending", "True", "Infeasible")
+    };
+    let hopeless = pod.status.conditions.iter().any(is_hopeless);
+    let statuses = pod.status.init_container_statuses.iter().chain(&pod.status.container_statuses);
+    for status in statuses {
+        let Some(given) = &status.resources else { continue };
+        let mut containers = spec.init_containers.iter_mut().chain(&mut spec.containers);
+        let Some(container) = containers.find(|container| container.name == status.name) else { continue };
+        let mut real = given.requests.clone();
+        raise(&mut real, &status.allocated_resources);
+        if hopeless {
+            container.resources = ContainerResources { requests: real, limits: given.limits.clone() };
+        } else {
+            raise(&mut container.resources.requests, &real);
+        }
+    }
+    spec
+}
+
 /// CPU thousandths and memory bytes a pod counts with when nodes are compared.
 pub fn scored(spec: &PodSpec) -> (i64, i64) {
     let mut list = together(spec, scored_container);
@@ -187,6 +212,27 @@ mod tests {
             let found = spec(value.clone());
             assert_eq!((requested(&found).cpu_milli, scored(&found).0), (cpu_milli, scored_milli), "{value}");
         }
+    }
+
+    #[test]
+    fn a_pod_that_is_resized_counts_with_the_most_it_may_have() {
+        let check = |wanted: &str, allotted: &str, given: &str, reason: &str, expected: i64| {
+            let requests = |cpu: &str| json!({"cpu": cpu});
+            let status = json!({
+                "name": "c", "allocatedResources": requests(allotted), "resources": {"requests": requests(given)},
+            });
+            let pending = json!({"type": "PodResizePending", "status": "True", "reason": reason});
+            let pod = json!({
+                "spec": {"containers": [{"name": "c", "resources": {"requests": requests(wanted)}}]},
+                "status": {"containerStatuses": [status], "conditions": [pending]},
+            });
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            assert_eq!(requested(&counted(&pod)).cpu_milli, expected, "{wanted} {allotted} {given} {reason}");
+        };
+        check("2", "1", "1", "Deferred", 2000);
+        check("2", "1", "1", "Infeasible", 1000);
+        check("1", "1", "3", "", 3000);
+        check("1", "2", "1", "", 2000);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::container::{self, Class};
-use super::{Errors, FieldError, ephemeral, metadata, volume};
+use super::{Errors, FieldError, ephemeral, metadata, resize, volume};
 use crate::names;
 use crate::walk;
 
@@ -26,6 +26,9 @@ pub(super) fn check(spec: &Value, path: &str, errors: &mut Errors) {
         for (at, container) in walk::items(spec, &[list]).iter().enumerate() {
             let path = format!("{path}.{list}[{at}]");
             container::check(container, &path, class, &pod, errors);
+            if class != Class::Ephemeral {
+                resize::policies(container, &path, walk::text(spec, &["restartPolicy"]), errors);
+            }
             let name = walk::text(container, &["name"]);
             if !name.is_empty() && !seen.insert(name) {
                 errors.push(FieldError::duplicate(format!("{path}.name"), name));

@@ -210,3 +210,66 @@ fn ephemeral_containers_are_only_added() {
     let errors = validate::update_ephemeral_containers(kind("pods"), &mirror, &mirror);
     assert_eq!(texts(&errors), [": Forbidden: static pods do not support ephemeral containers"]);
 }
+
+#[test]
+fn only_amounts_of_cpu_and_memory_are_resized() {
+    fn pod(policy: &str, containers: Value, initial: Value) -> Value {
+        let mut pod = sound("pods");
+        set(&mut pod, "/spec/containers", containers);
+        set(&mut pod, "/spec/initContainers", initial);
+        set(&mut pod, "/spec/restartPolicy", json!(policy));
+        isopod_schema::defaults::apply(kind("pods"), &mut pod);
+        pod
+    }
+    fn check(old: &Value, new: &Value, expected: &[&str]) {
+        assert_eq!(texts(&validate::resize(kind("pods"), new, old)), expected, "{new}");
+    }
+    let one = |name: &str, cpu: &str| json!({"name": name, "image": "i", "resources": {"requests": {"cpu": cpu}}});
+    let plain = |cpu: &str| pod("Always", json!([one("c", cpu)]), Value::Null);
+    check(&plain("1"), &plain("2"), &[]);
+    check(&plain("1"), &plain("500m"), &[]);
+    let two = pod("Always", json!([one("c", "1"), one("d", "1")]), Value::Null);
+    check(&plain("1"), &two, &["spec: Forbidden: containers may not be added or removed on resize"]);
+    let renamed = pod("Always", json!([one("d", "1")]), Value::Null);
+    let why = "spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize";
+    check(&plain("1"), &renamed, &[why]);
+    let mut none = plain("1");
+    set(&mut none, "/spec/containers/0/resources", json!({"limits": {"cpu": "1"}}));
+    let why = "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed";
+    check(&plain("1"), &none, &[why]);
+    let best = pod("Always", json!([{"name": "c", "image": "i"}]), Value::Null);
+    let why = "spec: Invalid value: \"BestEffort\": Pod QOS Class may not change as a result of resizing";
+    check(&best, &plain("1"), &[why]);
+    let with_init = |cpu: &str, sidecar: bool| {
+        let mut init = one("i", cpu);
+        if sidecar {
+            init["restartPolicy"] = "Always".into();
+        }
+        pod("Always", json!([one("c", "1")]), json!([init]))
+    };
+    check(&with_init("1", true), &with_init("2", true), &[]);
+    let why = "spec: Forbidden: resources for non-sidecar init containers are immutable";
+    check(&with_init("1", false), &with_init("2", false), &[why]);
+    let mut whole = plain("1");
+    set(&mut whole, "/spec/resources", json!({"requests": {"cpu": "2"}}));
+    check(&whole, &whole, &[": Forbidden: pods with pod-level resources cannot be resized"]);
+    let mut running = plain("1");
+    running["status"] = json!({"containerStatuses": [{"name": "c", "state": {"running": {}}}]});
+    check(&running, &plain("2"), &["spec: Forbidden: Pod running on node without support for resize"]);
+    running["status"]["containerStatuses"][0]["resources"] = json!({});
+    check(&running, &plain("2"), &[]);
+    let policy = |restarts: &str, resource: &str, policy: &str| {
+        let mut container = one("c", "1");
+        container["resizePolicy"] = json!([{"resourceName": resource, "restartPolicy": policy}]);
+        pod(restarts, json!([container]), Value::Null)
+    };
+    check(&plain("1"), &policy("Always", "cpu", "RestartContainer"), &[]);
+    let lead = "spec.containers[0].resizePolicy";
+    let unknown = policy("Always", "disk", "NotRequired");
+    let text = format!("{lead}: Unsupported value: \"disk\": supported values: \"cpu\", \"memory\"");
+    assert_eq!(texts(&validate::create(kind("pods"), &unknown)), [text]);
+    let never = policy("Never", "cpu", "RestartContainer");
+    let why = "must be 'NotRequired' when `restartPolicy` is 'Never'";
+    let text = format!("{lead}: Invalid value: \"RestartContainer\": {why}");
+    assert_eq!(texts(&validate::create(kind("pods"), &never)), [text]);
+}

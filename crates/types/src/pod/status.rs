@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::{ResourceList, Resources};
+
 /// `status` of a pod, as far as decisions read it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -73,6 +75,12 @@ pub struct ContainerStatus {
     pub container_id: String,
     /// Whether it has started.
     pub started: bool,
+    /// What its node has set aside for it.
+    #[serde(skip_serializing_if = "ResourceList::is_empty")]
+    pub allocated_resources: ResourceList,
+    /// What it really has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
 }
 
 /// Waiting, running or terminated; at most one is set.
