@@ -41,7 +41,7 @@ pub(crate) fn begin(deed: Deed, action: Action) {
             Action::DestroyMachine => destroy_machine(&deed).await,
             Action::PullImage { image } => pull(&deed, image).await,
             Action::Configure => configure(&deed).await,
-            Action::StartContainer { container, attempt } => start_container(&deed, &container, attempt).await,
+            Action::StartContainer { container, attempt, .. } => start_container(&deed, &container, attempt).await,
             Action::Signal { container, signal, failed_probe } => {
                 send_signal(&deed, &container, signal, failed_probe).await;
             }

@@ -335,6 +335,11 @@ impl Machine for RealMachine {
         );
         let mut images = self.images.lock().await;
         if images.get(&slot) != Some(&image.disk) {
+            // A container of the pod got another image; what another one still runs from stays.
+            if images.contains_key(&slot) {
+                self.guest.release_image(slot).await?;
+                images.remove(&slot);
+            }
             self.machine.attach_disk(slot, &image.disk, true).await?;
             images.insert(slot, image.disk.clone());
         }

@@ -17,8 +17,16 @@ use crate::scheduler::taints::{NO_EXECUTE, untolerated};
 use crate::sysctls;
 
 /// Reasons that are told as they are; what else is lacking is told as one.
-const REASONS: [&str; 8] =
-    ["SysctlForbidden", "NodeAffinity", "NodePorts", "TaintToleration", "OutOfcpu", "OutOfmemory", "OutOfephemeral-storage", "OutOfpods"];
+const REASONS: [&str; 8] = [
+    "SysctlForbidden",
+    "NodeAffinity",
+    "NodePorts",
+    "TaintToleration",
+    "OutOfcpu",
+    "OutOfmemory",
+    "OutOfephemeral-storage",
+    "OutOfpods",
+];
 
 /// Why a node does not take a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

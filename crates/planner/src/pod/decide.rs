@@ -37,6 +37,8 @@ pub enum Action {
         container: String,
         /// Number of the run, 0 for the first.
         attempt: u32,
+        /// Reference of its image.
+        image: String,
     },
     /// Signal a container.
     Signal {
@@ -294,7 +296,8 @@ fn start_if_due(pod: &Pod, container: &Container, observed: &Observed, now: Time
         return;
     }
     let runs = observed.containers.get(&container.name).cloned().unwrap_or_default();
-    let start = Action::StartContainer { container: container.name.clone(), attempt: runs.starts };
+    let (container_name, image) = (container.name.clone(), container.image.clone());
+    let start = Action::StartContainer { container: container_name, attempt: runs.starts, image };
     match &runs.run {
         Run::Idle => match &runs.refusal {
             Some(refusal) => retry(after(refusal.at, backoff(refusal.tries)), now, decision, start),

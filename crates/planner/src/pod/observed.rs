@@ -141,6 +141,8 @@ pub struct Runs {
     pub probes: Probes,
     /// Why it could not be made, and is to be tried again.
     pub refusal: Option<Refusal>,
+    /// Reference of the image of the newest run.
+    pub image: Option<String>,
     /// What the newest run may use.
     pub given: Option<Resources>,
     /// It is being given something else.
@@ -355,7 +357,7 @@ impl Observed {
                 let tries = if let Setup::Failed { tries, .. } = self.setup { tries } else { 0 };
                 self.setup = Setup::Running { tries };
             }
-            Action::StartContainer { container, .. } => self.begin_container(container),
+            Action::StartContainer { container, image, .. } => self.begin_container(container, image),
             Action::Signal { container, signal, .. } => self.runs(container).signalled = Some(*signal),
             Action::Probe { container, kind, at, .. } => self.runs(container).probes.asked(*kind, *at),
             Action::Resize { container, .. } => self.runs(container).resizing = true,
@@ -363,9 +365,10 @@ impl Observed {
         }
     }
 
-    fn begin_container(&mut self, container: &str) {
+    fn begin_container(&mut self, container: &str, image: &str) {
         let given = self.resize.allotted.get(container).cloned();
         let runs = self.runs(container);
+        runs.image = Some(image.to_owned());
         (runs.given, runs.resizing, runs.resize_failure, runs.replaced_at) = (given, false, None, None);
         if let Run::Ended(end) = std::mem::replace(&mut runs.run, Run::Starting) {
             runs.last = Some(end);

@@ -143,14 +143,16 @@ fn refusal(pod: &Pod, room: &Room) -> Option<(&'static str, String)> {
     Some(("Deferred", text))
 }
 
-/// A container that has to start anew for what was allotted to it is to be ended.
+/// A container that has to start anew for what was allotted to it, or with another image, is to be ended.
 fn condemn(container: &Container, observed: &mut Observed, now: Timestamp) {
     let Some(allotted) = observed.resize.allotted.get(&container.name) else { return };
     let Some(runs) = observed.containers.get_mut(&container.name) else { return };
-    if let (Run::Running { .. }, Some(given)) = (&runs.run, &runs.given)
-        && given != allotted
-        && restarts(container, given, allotted)
-    {
+    let Run::Running { .. } = runs.run else { return };
+    let is_resized = || {
+        let given = runs.given.as_ref();
+        given.is_some_and(|given| given != allotted && restarts(container, given, allotted))
+    };
+    if runs.image.as_ref().is_some_and(|image| *image != container.image) || is_resized() {
         runs.replaced_at.get_or_insert(now);
     }
 }
@@ -273,7 +275,7 @@ mod tests {
                     Action::Resize { attempt, resources, .. } => {
                         format!("resize {attempt} {}", resources.requests["cpu"])
                     }
-                    Action::StartContainer { container, attempt } => format!("start {container} {attempt}"),
+                    Action::StartContainer { container, attempt, .. } => format!("start {container} {attempt}"),
                     Action::Signal { signal, .. } => format!("{signal:?}"),
                     other => format!("{other:?}"),
                 });
@@ -372,6 +374,19 @@ mod tests {
         play.shows("500m", "500m", &[]);
         assert_eq!(play.status()["containerStatuses"][0]["restartCount"], 1);
         assert_eq!(play.status()["phase"], "Running");
+    }
+
+    #[test]
+    fn a_container_of_another_image_starts_anew() {
+        let mut play = Play::new(json!([]));
+        Arc::make_mut(&mut play.pod).spec.containers[0].image = "new".into();
+        assert_eq!(play.step(), ["PullImage { image: \"new\" }", "Stop"]);
+        let (code, signal, oom_killed, message) = (143, None, false, String::new());
+        play.fact(Fact::Exited { container: "c".into(), code, signal, oom_killed, message, finished_at: at(1) });
+        assert_eq!(play.step(), Vec::<String>::new());
+        play.fact(Fact::ImageReady { image: "new".into(), id: "sha256:1".into() });
+        assert_eq!(play.step(), ["start c 1"]);
+        assert_eq!(play.observed.containers["c"].image.as_deref(), Some("new"));
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Play {
                 ("pull".into(), Some(Fact::ImageReady { image: image.clone(), id: "sha256:1".into() }))
             }
             Action::Configure => ("configure".into(), Some(Fact::SetUp)),
-            Action::StartContainer { container, attempt } => {
+            Action::StartContainer { container, attempt, .. } => {
                 let started = Fact::Started { container: container.clone(), started_at: at(self.now) };
                 (format!("start {container} {attempt}"), Some(started))
             }
