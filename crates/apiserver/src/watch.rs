@@ -193,9 +193,12 @@ impl Stream {
                 self.push(chunk, "ADDED", &entry);
             }
         }
-        if self.initial.as_slice().is_empty()
-            && let Some(revision) = self.end_mark.take()
-        {
+        if !self.initial.as_slice().is_empty() {
+            return;
+        }
+        // The room of a long list would stay for as long as the watch does.
+        self.initial = Vec::new().into_iter();
+        if let Some(revision) = self.end_mark.take() {
             self.push_bookmark(chunk, revision, true);
         }
     }
