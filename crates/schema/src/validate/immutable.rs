@@ -8,7 +8,7 @@ use crate::table::Kind;
 use crate::walk;
 
 /// Group, plural, dotted paths.
-const IMMUTABLE: [(&str, &str, &[&str]); 19] = [
+const IMMUTABLE: [(&str, &str, &[&str]); 22] = [
     ("apps", "deployments", &["spec.selector"]),
     ("apps", "replicasets", &["spec.selector"]),
     ("apps", "daemonsets", &["spec.selector"]),
@@ -39,6 +39,9 @@ const IMMUTABLE: [(&str, &str, &[&str]); 19] = [
     ("node.k8s.io", "runtimeclasses", &["handler"]),
     ("certificates.k8s.io", "certificatesigningrequests", &["spec"]),
     ("networking.k8s.io", "ipaddresses", &["spec"]),
+    ("resource.k8s.io", "resourceclaims", &["spec"]),
+    ("resource.k8s.io", "resourceclaimtemplates", &["spec"]),
+    ("resource.k8s.io", "resourceslices", &["spec.nodeName", "spec.driver", "spec.pool.name"]),
 ];
 
 /// What may change of a StatefulSet's spec.
