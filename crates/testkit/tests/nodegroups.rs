@@ -251,6 +251,40 @@ async fn a_claims_disk_is_made_for_its_pod_and_goes_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_pod_of_a_stateful_set_has_a_disk_that_outlives_it() {
+    let cluster = TestCluster::start("stateful-disks").await.unwrap();
+    let _agent = cluster.start_agent().await.unwrap();
+    group(&cluster, 1).await;
+    claim(&cluster).await;
+    let labels = json!({"app": "db"});
+    let mut pod = database("db", "")["spec"].clone();
+    pod["volumes"] = json!([]);
+    let claim = json!({
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "tb-gp2", "resources": {"requests": {"storage": "25Mi"}}},
+    });
+    let spec = json!({
+        "replicas": 2, "serviceName": "db", "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": pod}, "volumeClaimTemplates": [claim],
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Retain"},
+    });
+    let sets = "/apis/apps/v1/namespaces/apps/statefulsets";
+    cluster.create(sets, json!({"metadata": {"name": "db"}, "spec": spec})).await.unwrap();
+    let set = format!("{sets}/db");
+    cluster.wait_for(&set, "2 ready", |set| set["status"]["readyReplicas"] == 2).await.unwrap();
+    for name in ["data-db-0", "data-db-1"] {
+        assert_eq!(cluster.get(&format!("{CLAIMS}/{name}")).await.unwrap()["status"]["phase"], "Bound");
+    }
+    cluster.patch(&set, json!({"spec": {"replicas": 1}})).await.unwrap();
+    cluster.wait_for_gone(&format!("{PODS}/db-1")).await.unwrap();
+    assert_eq!(cluster.host.volumes().len(), 2);
+    cluster.delete(&set).await.unwrap();
+    for name in ["data-db-0", "data-db-1"] {
+        cluster.wait_for_gone(&format!("{CLAIMS}/{name}")).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_is_in_one_machine_at_a_time() {
     let cluster = TestCluster::start("alone").await.unwrap();
     let agent = cluster.start_agent().await.unwrap();

@@ -340,8 +340,10 @@ async fn input_reaches_an_attached_container_and_ports_are_forwarded() {
         .unwrap();
     let once = || AttachRequest { container_id: "once".into(), ..attach() };
     let watching = client.attach(AttachRequest { stdin: false, ..once() }).await.unwrap();
-    let first = client.attach(once()).await.unwrap();
+    let mut first = client.attach(once()).await.unwrap();
     first.input.send(ExecInput::Stdin(Bytes::from_static(b"two\n"))).await.unwrap();
+    // What a session that is dropped has just sent may be dropped with it.
+    assert_eq!(first.output.recv().await, Some(ExecOutput::Stdout(Bytes::from_static(b"got two\n"))));
     drop(first);
     assert_eq!(finish(watching).await, ("got two\ngot\n".into(), ExecOutput::Exited { code: 0 }));
 

@@ -10,9 +10,13 @@ use crate::walk;
 pub(super) fn check(kind: &Kind, object: &Value, old: Option<&Value>, errors: &mut Errors) {
     let spec = object.get("spec").unwrap_or(&Value::Null);
     match kind.plural.as_str() {
-        "deployments" | "replicasets" | "statefulsets" | "daemonsets" => {
+        "deployments" | "replicasets" | "daemonsets" => {
             selector(&kind.plural, spec, errors);
             template(spec.get("template"), "spec.template", &["Always"], errors);
+        }
+        "statefulsets" => {
+            selector(&kind.plural, spec, errors);
+            template(with_claims(spec).as_ref(), "spec.template", &["Always"], errors);
         }
         "replicationcontrollers" => {
             controller_selector(spec, errors);
@@ -66,6 +70,22 @@ fn labels_match(selector: &LabelSelector, spec: &Value, errors: &mut Errors) {
         let shown = labels.cloned().unwrap_or_else(|| json!({}));
         errors.push(FieldError::invalid("spec.template.metadata.labels", shown, text));
     }
+}
+
+/// The template of a StatefulSet with the volumes that its pods get for claims, in the place of others of the same name.
+fn with_claims(spec: &Value) -> Option<Value> {
+    let mut template = spec.get("template")?.clone();
+    let claims = walk::items(spec, &["volumeClaimTemplates"]).iter();
+    let claims: Vec<&str> = claims.map(|claim| walk::text(claim, &["metadata", "name"])).collect();
+    let pod = template.get_mut("spec").and_then(Value::as_object_mut).filter(|_| !claims.is_empty());
+    if let Some(pod) = pod {
+        let own = pod.get("volumes").and_then(Value::as_array).into_iter().flatten();
+        let mut volumes: Vec<Value> =
+            own.filter(|volume| !claims.contains(&walk::text(volume, &["name"]))).cloned().collect();
+        volumes.extend(claims.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}})));
+        pod.insert("volumes".into(), volumes.into());
+    }
+    Some(template)
 }
 
 /// A pod template; `restart` lists the allowed policies, none means any.

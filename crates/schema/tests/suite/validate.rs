@@ -461,3 +461,19 @@ fn errors_become_a_status() {
             "code": 422})
     );
 }
+
+#[test]
+fn pods_of_stateful_sets_mount_their_claims() {
+    let check = |volumes: Value, mount: &str, expected: &[&str]| {
+        let mut set = sound("apps/v1/statefulsets");
+        set["spec"]["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"}, "spec": {}}]);
+        let pod = &mut set["spec"]["template"]["spec"];
+        pod["volumes"] = volumes;
+        pod["containers"][0]["volumeMounts"] = json!([{"name": mount, "mountPath": "/m"}]);
+        assert_eq!(texts(&validate::create(kind("apps/v1/statefulsets"), &set)), expected);
+    };
+    check(json!([]), "data", &[]);
+    check(json!([{"name": "own", "emptyDir": {}}]), "own", &[]);
+    check(json!([{"name": "data", "emptyDir": {}}]), "data", &[]);
+    check(json!([]), "other", &["spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"other\""]);
+}
