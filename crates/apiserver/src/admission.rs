@@ -106,21 +106,31 @@ impl<'c, 't> Asked<'c, 't> {
         planner::mutate(object, &self.request(), &facts).map_err(|denied| self.refusal(&denied))
     }
 
-    /// Shows the body of a subresource to policies and webhooks; the server's own rules are about objects.
+    /// What the cluster, policies and webhooks make of the body of a subresource.
     ///
     /// # Errors
     /// 403 and what they refuse with.
-    pub(crate) async fn show(&self, body: &Value) -> Result<(), Status> {
-        let body = &dispatch::named(self, body);
-        if let Some(configured) = dispatch::applicable(self).filter(|configured| !configured.changes_nothing()) {
-            let (user, uid) = (dispatch::user_info(self.context), dispatch::uid());
-            Review::new(self, &user, &uid).mutate(&configured, &mut body.clone(), |_| Ok(())).await?;
-        }
-        self.consult(body).await
+    pub(crate) async fn mutate_body(&self, body: Value) -> Result<Value, Status> {
+        let mut body = dispatch::named(self, body);
+        self.mutate(&mut body).await?;
+        Ok(body)
     }
 
-    /// Policies, then webhooks.
-    async fn consult(&self, object: &Value) -> Result<(), Status> {
+    /// The same for a body to which nothing else is added, approved.
+    ///
+    /// # Errors
+    /// 403 and what they refuse with.
+    pub(crate) async fn admit_body(&self, body: Value) -> Result<Value, Status> {
+        let body = self.mutate_body(body).await?;
+        self.consult(&body).await?;
+        Ok(body)
+    }
+
+    /// Asks the policies about the final body, then the webhooks; the server's own rules are about objects.
+    ///
+    /// # Errors
+    /// What they refuse with.
+    pub(crate) async fn consult(&self, object: &Value) -> Result<(), Status> {
         let Some(configured) = dispatch::applicable(self) else { return Ok(()) };
         let (user, uid) = (dispatch::user_info(self.context), dispatch::uid());
         let review = Review::new(self, &user, &uid);

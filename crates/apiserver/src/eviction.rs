@@ -18,7 +18,7 @@ use crate::edit::Part;
 use crate::ownership::{self, Claim};
 use crate::respond::{self, Response};
 use crate::strategy::{self, text};
-use crate::subresource::delete_named;
+use crate::subresource::{delete_named, demand_name};
 
 /// Seconds after which a refused eviction may be tried again.
 const RETRY_SECONDS: u32 = 10;
@@ -29,10 +29,12 @@ const TRIES: usize = 20;
 
 pub(crate) async fn answer(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     let eviction = context.decode_other("policy/v1", "Eviction", body)?;
-    let mut options = Options::parse(eviction.get("deleteOptions").unwrap_or(&json!({})))?;
-    options.dry_run |= crate::context::dry_run(context.query.all("dryRun"))?;
+    let asked = Asked::new(context, Operation::Create, &eviction, None, options(context, &eviction)?.dry_run);
+    let eviction = asked.mutate_body(eviction).await?;
+    demand_name(context, &eviction)?;
+    asked.consult(&eviction).await?;
+    let options = options(context, &eviction)?;
     let pod = codec::decode(&context.entry(&context.info.name)?.value)?;
-    Asked::new(context, Operation::Create, &eviction, None, options.dry_run).show(&eviction).await?;
     if needs_budget(&pod) {
         spend(context, &pod, options.dry_run).await?;
     }
@@ -42,6 +44,13 @@ pub(crate) async fn answer(context: &Context<'_>, body: &[u8]) -> Result<Respons
     delete_named(context, &options).await?;
     let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(respond::document(201, &success, &context.shape.output))
+}
+
+/// How the pod is to be deleted; a dry run may be asked for in the body and in the query.
+fn options(context: &Context<'_>, eviction: &Value) -> Result<Options, Status> {
+    let mut options = Options::parse(eviction.get("deleteOptions").unwrap_or(&Value::Null))?;
+    options.dry_run |= crate::context::dry_run(context.query.all("dryRun"))?;
+    Ok(options)
 }
 
 /// Pods that do not run disturb nobody by going.

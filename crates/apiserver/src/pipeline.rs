@@ -244,6 +244,7 @@ async fn perform_verb(context: &Context<'_>, request: Request<RequestBody>) -> R
             let body = body::read(request.into_body()).await?;
             context.note_body(&body);
             match verb {
+                "create" if context.kind.is("", "bindings") => subresource::binding_by_name(context, &body).await,
                 "create" if !context.kind.is_stored() => reviews::create(context, &body).await,
                 "create" => create::answer(context, &body).await,
                 "update" => edit::update(context, edit::Part::Main, &body).await,

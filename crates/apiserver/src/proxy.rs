@@ -10,11 +10,9 @@ pub(crate) mod trust;
 
 use http::header::{CONTENT_TYPE, HOST, LOCATION, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
-use isopod_planner::admission::Operation;
 use isopod_schema::Status;
 use serde_json::json;
 
-use crate::admission::Asked;
 use crate::body::{Body, RequestBody};
 use crate::context::Context;
 use crate::respond::{self, Response};
@@ -27,7 +25,8 @@ pub(crate) async fn answer(context: &Context<'_>, mut request: Request<RequestBo
         return Ok(respond::no_such_path());
     }
     let (prefix, suffix) = split(&context.info.path, if context.kind.namespaced { 7 } else { 5 });
-    admit(context, suffix).await?;
+    let options = streams::admitted(context, json!({"path": suffix})).await?;
+    let suffix = options["path"].as_str().unwrap_or_default();
     let target = match target::find(context)? {
         Place::Server(target) => target,
         Place::Agent(node) => return agent::answer(context, &node, request.method(), suffix).await,
@@ -58,14 +57,6 @@ fn split(path: &str, segments: usize) -> (&str, &str) {
         }
     }
     (path, "")
-}
-
-async fn admit(context: &Context<'_>, path: &str) -> Result<(), Status> {
-    let kind = streams::connect_kind(&context.kind.plural, "proxy");
-    let options = json!({"apiVersion": "v1", "kind": kind, "path": path});
-    let asked = Asked::new(context, Operation::Connect, &options, None, false);
-    asked.mutate(&mut options.clone()).await?;
-    asked.validate(&options).await.map(|_| ())
 }
 
 /// Relative links in the answer would lead elsewhere without the slash.

@@ -35,21 +35,28 @@ pub(crate) async fn answer(context: &Context<'_>, request: Request<RequestBody>)
     if context.kind.subresource(&context.info.subresource).is_none() {
         return Ok(crate::respond::no_such_path());
     }
-    if context.info.subresource != "log" {
-        admit(context).await?;
-    }
     match context.info.subresource.as_str() {
         "log" => messages::log(request, logs::answer(context).await?),
-        "portforward" => port_forward::answer(context, request).await,
-        _ => exec::answer(context, request).await,
+        "portforward" => port_forward::answer(context, request, &admitted(context, ports(context)?).await?).await,
+        _ => exec::answer(context, request, &admitted(context, exec_options(context)).await?).await,
     }
 }
 
-/// Opening a stream is admitted with its options.
-async fn admit(context: &Context<'_>) -> Result<(), Status> {
+/// The options with which a stream may be opened or something be proxied, as the query said them and admission left them.
+///
+/// # Errors
+/// What admission refuses with.
+pub(crate) async fn admitted(context: &Context<'_>, mut options: Value) -> Result<Value, Status> {
+    options["apiVersion"] = "v1".into();
+    options["kind"] = connect_kind(&context.kind.plural, &context.info.subresource).into();
+    let asked = Asked::new(context, Operation::Connect, &options, None, false);
+    asked.mutate(&mut options).await?;
+    asked.validate(&options).await.map(|_| options)
+}
+
+fn exec_options(context: &Context<'_>) -> Value {
     let query = &context.query;
-    let kind = connect_kind(&context.kind.plural, &context.info.subresource);
-    let mut options = json!({"apiVersion": "v1", "kind": kind});
+    let mut options = json!({});
     for name in ["stdin", "stdout", "stderr", "tty"].into_iter().filter(|name| query.flag(name)) {
         options[name] = true.into();
     }
@@ -60,9 +67,15 @@ async fn admit(context: &Context<'_>) -> Result<(), Status> {
     if !command.is_empty() {
         options["command"] = json!(command);
     }
-    let asked = Asked::new(context, Operation::Connect, &options, None, false);
-    asked.mutate(&mut options.clone()).await?;
-    asked.validate(&options).await.map(|_| ())
+    options
+}
+
+/// Ports that are forwarded in the older form; the newer one names each as it is connected to.
+fn ports(context: &Context<'_>) -> Result<Value, Status> {
+    let texts = context.query.all("ports").flat_map(|list| list.split(','));
+    let ports: Option<Vec<u16>> = texts.map(|text| text.parse().ok().filter(|port| *port > 0)).collect();
+    let ports = ports.ok_or_else(|| Status::bad_request("query parameter \"ports\" must be port numbers"))?;
+    Ok(if ports.is_empty() { json!({}) } else { json!({"ports": ports}) })
 }
 
 /// Kind of the options of a stream, or of what is proxied.

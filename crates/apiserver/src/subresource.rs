@@ -1,6 +1,8 @@
 //! Paths below an object that are no streams (facts, section 1.14): status, scale, binding, eviction, token, finalize,
 //! ephemeralcontainers, resize.
 
+use std::sync::Arc;
+
 use isopod_planner::admission::Operation;
 use isopod_schema::{FieldError, Reason, Status, Verb, crd};
 use serde_json::{Value, json};
@@ -100,7 +102,7 @@ async fn write_scale(
     scale_of(context, &codec::decode(&edited.bytes)?)
 }
 
-fn scaled(context: &Context<'_>, current: &Value, scale: &Value) -> Result<Value, Status> {
+pub(crate) fn scaled(context: &Context<'_>, current: &Value, scale: &Value) -> Result<Value, Status> {
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
     if replicas < 0 {
         let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
@@ -188,20 +190,47 @@ fn selector_text(selector: &Value, plain: bool) -> String {
     terms.join(",")
 }
 
+/// A body that stands for an object names it.
+///
+/// # Errors
+/// 400 when it names another, or none.
+pub(crate) fn demand_name(context: &Context<'_>, body: &Value) -> Result<(), Status> {
+    let kind = text(body, &["kind"]);
+    match meta(body, "name") == context.info.name {
+        true => Ok(()),
+        false => Err(Status::bad_request(format!("name in URL does not match name in {kind} object"))),
+    }
+}
+
 // === binding ===
 
 /// Assigns a pod to a node, once.
 async fn binding(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     let options = WriteOptions::parse(&context.query)?;
     let binding = context.decode_other("v1", "Binding", body)?;
-    Asked::new(context, Operation::Create, &binding, None, options.dry_run).show(&binding).await?;
+    let binding = Asked::new(context, Operation::Create, &binding, None, options.dry_run).admit_body(binding).await?;
     bind(context, &binding, &options).await?;
     let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(respond::document(201, &success, &context.shape.output))
 }
 
-pub(crate) async fn bind(context: &Context<'_>, binding: &Value, options: &WriteOptions) -> Result<(), Status> {
+/// A binding among others (POST bindings) is the binding of the pod that it names.
+///
+/// # Errors
+/// As the pod's own.
+pub(crate) async fn binding_by_name(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
+    let sent = context.decode_other("v1", "Binding", body)?;
+    let pods = context.table.resource("", "v1", "pods").ok_or_else(Status::no_such_resource)?;
+    let (mut info, server) = (context.info.clone(), Arc::clone(&context.server));
+    (info.resource, info.subresource, info.name) = ("pods".into(), "binding".into(), meta(&sent, "name").into());
+    let (query, headers) = (context.query.clone(), context.headers.clone());
+    let of_pod = Context::new(server, info, context.user.clone(), query, (context.table, pods), headers)?;
+    binding(&of_pod, body).await
+}
+
+async fn bind(context: &Context<'_>, binding: &Value, options: &WriteOptions) -> Result<(), Status> {
     let name = &context.info.name;
+    demand_name(context, binding)?;
     let node = text(binding, &["target", "name"]);
     let kind = text(binding, &["target", "kind"]);
     if node.is_empty() || !matches!(kind, "" | "Node") {
@@ -230,6 +259,9 @@ fn bound(context: &Context<'_>, pod: &Value, binding: &Value, node: &str) -> Res
     }
     let mut pod = pod.clone();
     pod["spec"]["nodeName"] = node.into();
+    if let Some(status) = pod["status"].as_object_mut() {
+        status.shift_remove("nominatedNodeName");
+    }
     for field in ["uid", "resourceVersion"] {
         let given = meta(binding, field);
         if !given.is_empty() {

@@ -22,11 +22,13 @@ use crate::context::{Context, WriteOptions};
 use crate::pki::Pki;
 use crate::respond::{self, Response};
 use crate::server::ApiServer;
-use crate::strategy::{meta, text, time_text};
+use crate::strategy::{self, meta, text, time_text};
 use crate::user::{UserInfo, service_account_parts};
 
 pub(crate) use secrets::fill;
 
+/// Group of the kinds that are about tokens.
+const GROUP: &str = "authentication.k8s.io";
 const LIFE_SECONDS_DEFAULT: i64 = 3_600;
 const LIFE_SECONDS_MIN: i64 = 600;
 const LIFE_SECONDS_MAX: i64 = 1 << 32;
@@ -245,33 +247,64 @@ fn has_been_deleted(server: &ApiServer, pod: &Value) -> bool {
 pub(crate) async fn answer(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     let options = WriteOptions::parse(&context.query)?;
     let mut request = context.decode_other("authentication.k8s.io/v1", "TokenRequest", body)?;
+    with_life(&mut request);
+    let asked = Asked::new(context, Operation::Create, &request, None, options.dry_run);
+    let mut request = asked.mutate_body(request).await?;
     let server = &context.server;
-    let (namespace, name) = (context.namespace(), context.info.name.as_str());
-    let account = codec::decode(&context.entry(name)?.value)?;
-    let mut bound = Bound {
-        namespace: namespace.into(),
-        serviceaccount: Reference { name: name.into(), uid: meta(&account, "uid").into() },
-        ..Bound::default()
-    };
-    bind(context, &mut bound, &request["spec"]["boundObjectRef"])?;
-    let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(LIFE_SECONDS_DEFAULT);
+    complete(context, &mut request)?;
+    let spec = &request["spec"];
+    let seconds = spec["expirationSeconds"].as_i64().unwrap_or(LIFE_SECONDS_DEFAULT);
     check_life(context, seconds)?;
-    let audiences = request["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let mut audiences: Vec<String> = audiences.map(str::to_owned).collect();
-    if audiences.is_empty() {
-        audiences.push(server.tokens.issuer.clone());
-    }
-    Asked::new(context, Operation::Create, &request, None, options.dry_run).show(&request).await?;
-    let (token, expires) = server.tokens.sign(server, bound, audiences.clone(), seconds)?;
-    request["apiVersion"] = "authentication.k8s.io/v1".into();
-    request["kind"] = "TokenRequest".into();
-    request["metadata"] = json!({"name": name, "namespace": namespace, "creationTimestamp": time_text(context.now)});
-    request["spec"]["audiences"] = json!(audiences);
-    request["spec"]["expirationSeconds"] = seconds.into();
+    asked.consult(&request).await?;
+    let audiences = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let bound = bound(context, &request)?;
+    let (token, expires) = server.tokens.sign(server, bound, audiences.map(str::to_owned).collect(), seconds)?;
     let expires = time_text(jiff::Timestamp::from_second(expires).map_err(Status::internal)?);
     let token = if options.dry_run { String::new() } else { token };
     request["status"] = json!({"token": token, "expirationTimestamp": expires});
     Ok(respond::document(201, &request, &context.shape.output))
+}
+
+/// The default of the kind; webhooks see it.
+fn with_life(request: &mut Value) {
+    if request["spec"]["expirationSeconds"].is_null() {
+        request["spec"]["expirationSeconds"] = LIFE_SECONDS_DEFAULT.into();
+    }
+}
+
+/// What the request leaves open follows from the account that is named by the path; what it says must be true of it.
+///
+/// # Errors
+/// 404 without the account, 409 when another of its name is meant, 422 when one of another name is.
+fn complete(context: &Context<'_>, request: &mut Value) -> Result<(), Status> {
+    let (namespace, name) = (context.namespace(), context.info.name.as_str());
+    for (field, expected) in [("name", name), ("namespace", namespace)] {
+        let given = meta(request, field);
+        if !given.is_empty() && given != expected {
+            let detail = format!("must match the service account {field} if specified");
+            let error = FieldError::invalid(format!("metadata.{field}"), given, detail);
+            return Err(Status::invalid_kind(GROUP, "TokenRequest", name, &[error]));
+        }
+    }
+    let account = codec::decode(&context.entry(name)?.value)?;
+    let (given, uid) = (meta(request, "uid"), meta(&account, "uid"));
+    if !given.is_empty() && given != uid {
+        let why =
+            format!("the UID in the token request ({given}) does not match the UID of the service account ({uid})");
+        return Err(Status::conflict(context.kind, name, &why));
+    }
+    let metadata = strategy::metadata(request);
+    metadata.insert("name".into(), name.into());
+    metadata.insert("namespace".into(), namespace.into());
+    metadata.insert("uid".into(), uid.into());
+    metadata.insert("creationTimestamp".into(), time_text(context.now).into());
+    if request["spec"]["audiences"].as_array().is_none_or(Vec::is_empty) {
+        request["spec"]["audiences"] = json!([context.server.tokens.issuer]);
+    }
+    if let Some(request) = request.as_object_mut() {
+        request.shift_remove("status");
+    }
+    Ok(())
 }
 
 fn check_life(context: &Context<'_>, seconds: i64) -> Result<(), Status> {
@@ -284,12 +317,25 @@ fn check_life(context: &Context<'_>, seconds: i64) -> Result<(), Status> {
     Err(Status::invalid(context.kind, &context.info.name, &[error]))
 }
 
+/// The account that a completed request is about, and the object that it binds the token to.
+///
+/// # Errors
+/// 400, 404, 409.
+fn bound(context: &Context<'_>, request: &Value) -> Result<Bound, Status> {
+    let mut bound = Bound {
+        namespace: context.namespace().into(),
+        serviceaccount: Reference { name: meta(request, "name").into(), uid: meta(request, "uid").into() },
+        ..Bound::default()
+    };
+    match &request["spec"]["boundObjectRef"] {
+        wanted if wanted.is_object() => bind(context, &mut bound, wanted).map(|()| bound),
+        _ => Ok(bound),
+    }
+}
+
 /// Binds the token to the object that the request names.
 fn bind(context: &Context<'_>, bound: &mut Bound, wanted: &Value) -> Result<(), Status> {
     let (kind, name, uid) = (text(wanted, &["kind"]), text(wanted, &["name"]), text(wanted, &["uid"]));
-    if !wanted.is_object() {
-        return Ok(());
-    }
     let (resource, namespace) = match kind {
         "Pod" => ("pods", context.namespace()),
         "Secret" => ("secrets", context.namespace()),

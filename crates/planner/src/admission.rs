@@ -117,9 +117,10 @@ type Mutator = fn(&mut Value, &Request<'_>, &dyn Facts) -> Result<bool, Denied>;
 type Validator = fn(&Value, &Request<'_>, &dyn Facts) -> Result<Vec<String>, Denied>;
 
 /// In upstream's order; Fargate's step is what the mutating webhook of EKS does, before priorities are resolved.
-const MUTATORS: [Mutator; 8] = [
+const MUTATORS: [Mutator; 9] = [
     limits::fill_in,
     pods::add_service_account,
+    pods::add_topology,
     pods::add_fargate,
     pods::add_priority,
     pods::add_tolerations,

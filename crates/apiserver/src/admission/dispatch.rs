@@ -2,13 +2,14 @@
 //! `isopod_schema::admission`'s.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use isopod_planner::admission::{Facts, Operation};
 use isopod_schema::admission::{Action, Answer, Binding, Objects, Policy, Request};
-use isopod_schema::{Kind, Status, decode, defaults, patch};
+use isopod_schema::{Gvk, Kind, Status, TypeRef, decode, defaults, patch};
 use serde_json::{Value, json};
 
 use super::Asked;
@@ -22,7 +23,7 @@ use crate::{streams, subresource};
 /// What a policy notes for the audit log: different values by key.
 type Notes = BTreeMap<String, Vec<String>>;
 
-/// Subresources whose bodies are shown as they come; what the server then writes because of them is its own business.
+/// Subresources whose bodies are shown; what the server then writes because of them is its own business.
 const WRITTEN_FOR: [&str; 3] = ["binding", "eviction", "token"];
 
 /// Kind of the body of a subresource, where that is not the object's.
@@ -88,8 +89,7 @@ pub(super) fn applicable(asked: &Asked<'_, '_>) -> Option<Arc<Configured>> {
 }
 
 /// The body of a subresource, saying what it is.
-pub(super) fn named(asked: &Asked<'_, '_>, body: &Value) -> Value {
-    let mut body = body.clone();
+pub(super) fn named(asked: &Asked<'_, '_>, mut body: Value) -> Value {
     if let Some((group, version, kind)) = sent(asked.context, asked.operation, &asked.context.info.subresource) {
         body["apiVersion"] = if group.is_empty() { version.into() } else { format!("{group}/{version}").into() };
         body["kind"] = kind.into();
@@ -127,6 +127,32 @@ impl<'a> Review<'a> {
             (object, "scale") => subresource::scale_of(self.context, object),
             (object, _) if self.request.sent.is_some() => Ok(object.clone()),
             (object, _) => Ok(convert::from_stored(kind, object.clone())),
+        }
+    }
+
+    /// Type of what is shown; none for the options of a stream, which are never sent as a document.
+    fn shape(&self, kind: &'a Kind) -> Option<TypeRef<'a>> {
+        match self.request.sent {
+            Some((group, version, name)) => self.context.table.type_of(&Gvk::new(group, version, name)),
+            None => Some(kind.root()),
+        }
+    }
+
+    /// What a webhook or policy made of what it was shown, in the form of the current object.
+    fn taken_back(&self, kind: &'a Kind, current: &Value, made: Value, who: &str) -> Result<Value, Status> {
+        let broken = |error: &dyn Display| Status::internal(format!("{who} made no valid object: {error}"));
+        let mut made = match self.shape(kind) {
+            Some(shape) => decode::value(shape, made).map_err(|error| broken(&error))?.value,
+            None if made.is_object() => made,
+            None => return Err(broken(&"it is no map")),
+        };
+        match (self.request.sent, self.request.subresource) {
+            (None, _) => {
+                defaults::apply(kind, &mut made);
+                Ok(convert::to_stored(kind, made))
+            }
+            (Some(_), "scale") => subresource::scaled(self.context, current, &made),
+            (Some(_), _) => Ok(made),
         }
     }
 
@@ -185,12 +211,12 @@ impl<'a> Review<'a> {
             return Ok(true);
         };
         let name = &hook.webhook.name;
-        if object.is_null() || self.request.sent.is_some() {
+        if object.is_null() {
             let text = "attempted to modify the object, which is not supported for this operation";
             return Err(Status::internal(format!("admission webhook {name:?} {text}")));
         }
         let patched = patch::json_patch(&shown, &patch).map_err(Status::internal)?;
-        *object = taken_back(kind, patched, &format!("admission webhook {name:?}"))?;
+        *object = self.taken_back(kind, object, patched, &format!("admission webhook {name:?}"))?;
         Ok(true)
     }
 
@@ -200,7 +226,7 @@ impl<'a> Review<'a> {
         (policy, bindings): &(Policy, Vec<Binding>),
         object: &mut Value,
     ) -> Result<bool, Status> {
-        if object.is_null() || self.request.sent.is_some() {
+        if object.is_null() {
             return Ok(false);
         }
         let Some(kind) = policy.concerns(&self.request, &self.objects(object, self.old)) else { return Ok(false) };
@@ -212,11 +238,10 @@ impl<'a> Review<'a> {
             was_asked = true;
             for params in self.parameters(policy, binding)? {
                 let (new, old) = (self.shown(kind, object)?, self.shown(kind, self.old)?);
-                let made = policy.mutated(&self.request, kind, &self.objects(&new, &old), &params);
+                let made = policy.mutated(&self.request, (kind, self.shape(kind)), &self.objects(&new, &old), &params);
                 let who = format!("policy '{}' with binding '{}'", policy.name, binding.name);
-                let made = made.and_then(|made| {
-                    made.map(|made| taken_back(kind, made, &who).map_err(|status| status.to_string())).transpose()
-                });
+                let take = |made| self.taken_back(kind, object, made, &who).map_err(|status| status.to_string());
+                let made = made.and_then(|made| made.map(take).transpose());
                 match made {
                     Ok(Some(made)) => *object = made,
                     Ok(None) => {}
@@ -384,14 +409,6 @@ impl<'a> Review<'a> {
         }
         Ok(found.iter().map(|object| convert::from_stored(kind, (**object).clone())).collect())
     }
-}
-
-/// What a webhook or policy made of an object, as it is stored.
-fn taken_back(kind: &Kind, made: Value, who: &str) -> Result<Value, Status> {
-    let decoded = decode::value(kind.root(), made);
-    let mut made = decoded.map_err(|error| Status::internal(format!("{who} made no valid object: {error}")))?.value;
-    defaults::apply(kind, &mut made);
-    Ok(convert::to_stored(kind, made))
 }
 
 /// What identifies a request to webhooks.

@@ -20,12 +20,20 @@ pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Versions of the SPDY form, newest first.
 const SPDY_VERSIONS: [&str; 4] = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 
-pub(super) async fn answer(context: &Context<'_>, request: Request<RequestBody>) -> Result<Response, Status> {
+/// Opens the stream that the admitted options describe.
+///
+/// # Errors
+/// 400, 403, 404, and what the node agent refuses with.
+pub(super) async fn answer(
+    context: &Context<'_>,
+    request: Request<RequestBody>,
+    options: &Value,
+) -> Result<Response, Status> {
     let kind = upgrade::asked(&request)?;
     // Both forms need the same right, although one of them is a GET.
     context.demand_verb("create")?;
     let placed = Placed::find(context)?;
-    let exec = exec_request(context, &placed)?;
+    let exec = exec_request(context, &placed, options)?;
     match kind {
         Kind::WebSocket => {
             let offered = upgrade::offered(request.headers(), "sec-websocket-protocol");
@@ -42,19 +50,20 @@ pub(super) async fn answer(context: &Context<'_>, request: Request<RequestBody>)
     }
 }
 
-fn exec_request(context: &Context<'_>, placed: &Placed) -> Result<ExecRequest, Status> {
-    let query = &context.query;
-    let container = placed.container(query.get("container"))?;
+fn exec_request(context: &Context<'_>, placed: &Placed, options: &Value) -> Result<ExecRequest, Status> {
+    let is_set = |name: &str| options[name] == true;
+    let container = placed.container(options["container"].as_str())?;
     let attach = context.info.subresource == "attach";
+    let command = options["command"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
     let request = ExecRequest {
         target: placed.target(&container),
-        command: if attach { Vec::new() } else { query.all("command").map(str::to_owned).collect() },
+        command: if attach { Vec::new() } else { command.collect() },
         attach,
-        stdin: query.flag("stdin"),
-        stdout: query.flag("stdout"),
+        stdin: is_set("stdin"),
+        stdout: is_set("stdout"),
         // A terminal has one output.
-        stderr: query.flag("stderr") && !query.flag("tty"),
-        tty: query.flag("tty"),
+        stderr: is_set("stderr") && !is_set("tty"),
+        tty: is_set("tty"),
     };
     if !request.stdin && !request.stdout && !request.stderr {
         return Err(Status::bad_request("you must specify at least one of stdin, stdout, stderr"));

@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
 use http::Request;
 use isopod_schema::Status;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -45,7 +46,15 @@ impl Destination {
     }
 }
 
-pub(super) async fn answer(context: &Context<'_>, request: Request<RequestBody>) -> Result<Response, Status> {
+/// Forwards to what the admitted options name.
+///
+/// # Errors
+/// 400, 403, 404.
+pub(super) async fn answer(
+    context: &Context<'_>,
+    request: Request<RequestBody>,
+    options: &Value,
+) -> Result<Response, Status> {
     let kind = upgrade::asked(&request)?;
     context.demand_verb("create")?;
     let placed = Placed::find(context)?;
@@ -69,18 +78,15 @@ pub(super) async fn answer(context: &Context<'_>, request: Request<RequestBody>)
             let Some(protocol) = CHANNEL_PROTOCOLS.into_iter().find(known) else {
                 return Err(Status::bad_request(format!("none of the WebSocket protocols {offered:?} is supported")));
             };
-            let ports = ports(context)?;
+            let ports = ports(options)?;
             upgrade::websocket(request, protocol, move |socket| channels(socket, ports, destination))
         }
     }
 }
 
-fn ports(context: &Context<'_>) -> Result<Vec<u16>, Status> {
-    let texts = context.query.all("ports").flat_map(|list| list.split(','));
-    let ports: Vec<u16> = texts
-        .map(|text| text.parse().ok().filter(|port| *port > 0))
-        .collect::<Option<_>>()
-        .ok_or_else(|| Status::bad_request("query parameter \"ports\" must be port numbers"))?;
+fn ports(options: &Value) -> Result<Vec<u16>, Status> {
+    let ports = options["ports"].as_array().into_iter().flatten();
+    let ports: Vec<u16> = ports.filter_map(|port| port.as_u64()?.try_into().ok()).collect();
     match ports.len() {
         0 => Err(Status::bad_request("query parameter \"ports\" is required")),
         1..=PORTS_MAX => Ok(ports),

@@ -26,7 +26,7 @@ async fn plain_objects_go_at_once() {
 async fn pods_are_given_time() {
     let cluster = Cluster::new().await;
     cluster.create("pods", "default", pod("p")).await;
-    cluster.ok(&format!("POST {POD}/binding"), json!({"target": {"name": "n"}})).await;
+    cluster.ok(&format!("POST {POD}/binding"), json!({"metadata": {"name": "p"}, "target": {"name": "n"}})).await;
     // Options, grace afterwards.
     for (options, grace, time) in [
         (json!({}), 30, "2026-01-01T00:00:30Z"),

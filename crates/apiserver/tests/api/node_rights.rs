@@ -11,7 +11,7 @@ async fn bound(cluster: &Cluster, name: &str, node: &str, more: Value) {
         object["spec"][field] = value.clone();
     }
     cluster.create("pods", "default", object).await;
-    let target = json!({"target": {"kind": "Node", "name": node}});
+    let target = json!({"metadata": {"name": name}, "target": {"kind": "Node", "name": node}});
     cluster.ok(&format!("POST /api/v1/namespaces/default/pods/{name}/binding"), target).await;
 }
 

@@ -184,7 +184,7 @@ async fn what_is_sent_to_subresources_is_shown() {
     let binding = json!({"metadata": {"name": "w"}, "spec": {"policyName": "w", "validationActions": ["Deny"]}});
     cluster.ok(&format!("POST {BASE}/validatingadmissionpolicybindings"), binding).await;
     cluster.create("pods", "default", pod("p")).await;
-    let target = |name: &str| json!({"target": {"kind": "Node", "name": name}});
+    let target = |name: &str| json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": name}});
     let token = |seconds: i64| json!({"spec": {"expirationSeconds": seconds}});
     let tokens = "/api/v1/namespaces/default/serviceaccounts/default/token";
     let table = [
@@ -198,4 +198,56 @@ async fn what_is_sent_to_subresources_is_shown() {
     }
     cluster.ok(&format!("POST {PODS}/p/binding"), target("good")).await;
     cluster.ok(&format!("POST {tokens}"), token(800)).await;
+}
+
+#[tokio::test]
+async fn what_is_sent_to_subresources_is_changed() {
+    let cluster = Cluster::new().await;
+    let rule = |resource: &str| {
+        let operations = json!(["CREATE", "UPDATE"]);
+        json!({"resourceRules": [{"apiGroups": ["*"], "apiVersions": ["*"], "operations": operations, "resources": [resource]}]})
+    };
+    let policies = [
+        ("bindings", "pods/binding", apply("Object{metadata: Object.metadata{labels: {'by': 'policy'}}}")),
+        ("evictions", "pods/eviction", apply("Object{deleteOptions: Object.deleteOptions{gracePeriodSeconds: 7}}")),
+        ("tokens", "serviceaccounts/token", steps("[JSONPatch{op: 'add', path: '/spec/audiences', value: ['a']}]")),
+        (
+            "scales",
+            "deployments/scale",
+            steps("[JSONPatch{op: 'replace', path: '/spec/replicas', value: object.spec.replicas * 2}]"),
+        ),
+    ];
+    for (name, resource, mutation) in policies {
+        in_force(&cluster, policy(name, rule(resource), &[mutation]), json!({})).await;
+    }
+    cluster.create("pods", "default", pod("p")).await;
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
+    cluster.ok(&format!("POST {PODS}/p/binding"), binding).await;
+    let bound = cluster.ok(&format!("GET {PODS}/p"), Value::Null).await;
+    assert_eq!((&bound["metadata"]["labels"]["by"], &bound["spec"]["nodeName"]), (&json!("policy"), &json!("n")));
+    cluster.ok(&format!("POST {PODS}/p/eviction"), json!({"metadata": {"name": "p"}})).await;
+    let evicted = cluster.ok(&format!("GET {PODS}/p"), Value::Null).await;
+    assert_eq!(evicted["metadata"]["deletionGracePeriodSeconds"], 7);
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    let token = cluster.ok(&format!("POST {account}/token"), json!({})).await;
+    assert_eq!((&token["spec"]["audiences"], &token["spec"]["expirationSeconds"]), (&json!(["a"]), &json!(3600)));
+    cluster.create("apps/v1/deployments", "default", deployment("d", 1)).await;
+    let scale = "/apis/apps/v1/namespaces/default/deployments/d/scale";
+    let scaled = cluster.ok(&format!("PATCH {scale}"), json!({"spec": {"replicas": 3}})).await;
+    assert_eq!(scaled["spec"]["replicas"], 6);
+}
+
+#[tokio::test]
+async fn tokens_are_of_the_account_that_is_named() {
+    let cluster = Cluster::new().await;
+    let line = "POST /api/v1/namespaces/default/serviceaccounts/default/token";
+    let table = [
+        (json!({"name": "other"}), 422, "metadata.name: Invalid value: \"other\": must match the service account name"),
+        (json!({"namespace": "other"}), 422, "metadata.namespace: Invalid value: \"other\": must match"),
+        (json!({"uid": "other"}), 409, "the UID in the token request (other) does not match the UID of"),
+    ];
+    for (metadata, code, part) in table {
+        let (found, message) = cluster.refused(line, json!({"metadata": metadata})).await;
+        assert_eq!((found, message.contains(part)), (code, true), "{message}");
+    }
 }

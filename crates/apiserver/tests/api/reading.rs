@@ -170,7 +170,10 @@ async fn selectors_choose() {
         cluster.create("pods", "default", pod(name)).await;
     }
     cluster
-        .ok("POST /api/v1/namespaces/default/pods/b/binding", json!({"target": {"kind": "Node", "name": "n1"}}))
+        .ok(
+            "POST /api/v1/namespaces/default/pods/b/binding",
+            json!({"metadata": {"name": "b"}, "target": {"kind": "Node", "name": "n1"}}),
+        )
         .await;
     let table = [
         ("labelSelector=app%3Da", "a"),

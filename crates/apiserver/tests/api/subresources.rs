@@ -35,15 +35,25 @@ async fn a_pod_is_bound_once() {
     let mut other = binding("n");
     other["metadata"]["uid"] = "other".into();
     let table = [
-        (json!({"target": {"kind": "Node"}}), 422, "target.name: Required value"),
-        (json!({"target": {"kind": "Rack", "name": "n"}}), 422, "target.kind: Unsupported value"),
+        (json!({"target": {"kind": "Node", "name": "n"}}), 400, "name in URL does not match name in Binding object"),
+        (json!({"metadata": {"name": "p"}, "target": {"kind": "Node"}}), 422, "target.name: Required value"),
+        (
+            json!({"metadata": {"name": "p"}, "target": {"kind": "Rack", "name": "n"}}),
+            422,
+            "target.kind: Unsupported value",
+        ),
         (other, 409, "Precondition failed: UID"),
     ];
     for (body, code, part) in table {
         let (found, message) = cluster.refused(&format!("POST {POD}/binding"), body).await;
         assert_eq!((found, message.contains(part)), (code, true), "{message}");
     }
-    let answer = cluster.ask(&format!("POST {POD}/binding"), &[], &binding("n").to_string()).await;
+    let nominated = json!({"status": {"nominatedNodeName": "other"}});
+    cluster.ok(&format!("PATCH {POD}/status"), nominated).await;
+    let mut node = json!({"metadata": {"name": "n", "labels": {"topology.kubernetes.io/zone": "z"}}});
+    node["kind"] = "Node".into();
+    cluster.create("nodes", "", node).await;
+    let answer = cluster.ask("POST /api/v1/namespaces/default/bindings", &[], &binding("n").to_string()).await;
     assert_eq!((answer.code, &answer.json()["status"]), (201, &json!("Success")));
     let bound = cluster.ok(&format!("GET {POD}"), Value::Null).await;
     assert_eq!((&bound["spec"]["nodeName"], &bound["metadata"]["annotations"]["a"]), (&json!("n"), &json!("b")));
@@ -51,6 +61,8 @@ async fn a_pod_is_bound_once() {
         (&bound["status"]["conditions"][0]["type"], &bound["status"]["conditions"][0]["status"]),
         (&json!("PodScheduled"), &json!("True"))
     );
+    assert_eq!(bound["status"]["nominatedNodeName"], Value::Null, "what was a hint is decided");
+    assert_eq!(bound["metadata"]["labels"]["topology.kubernetes.io/zone"], "z");
     assert_eq!(bound["metadata"]["generation"], created["metadata"]["generation"]);
     let (code, message) = cluster.refused(&format!("POST {POD}/binding"), binding("m")).await;
     assert_eq!((code, message.contains("pod p is already assigned to node \"n\"")), (409, true), "{message}");
@@ -83,7 +95,7 @@ async fn evictions_ask_the_budget() {
         json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "p"}}}});
     cluster.create("policy/v1/poddisruptionbudgets", "default", budget).await;
     cluster.create("pods", "default", pod("p")).await;
-    cluster.ok(&format!("POST {POD}/binding"), json!({"target": {"name": "n"}})).await;
+    cluster.ok(&format!("POST {POD}/binding"), json!({"metadata": {"name": "p"}, "target": {"name": "n"}})).await;
     let ready = json!([{"type": "Ready", "status": "True"}]);
     cluster.ok(&format!("PATCH {POD}/status"), json!({"status": {"phase": "Running", "conditions": ready}})).await;
     let (code, message) = cluster.refused(&format!("POST {POD}/eviction"), eviction.clone()).await;

@@ -111,7 +111,12 @@ async fn objects_enter_and_leave_a_selection() {
     let mut labelled = Watch::start(&cluster, "/api/v1/pods?watch=1&labelSelector=app%3Dp").await;
     cluster.create("pods", "default", pod("p")).await;
     assert_eq!(labelled.line().await, "ADDED p");
-    cluster.ok("POST /api/v1/namespaces/default/pods/p/binding", json!({"target": {"name": "n1"}})).await;
+    cluster
+        .ok(
+            "POST /api/v1/namespaces/default/pods/p/binding",
+            json!({"metadata": {"name": "p"}, "target": {"name": "n1"}}),
+        )
+        .await;
     assert_eq!([on_node.line().await, labelled.line().await], ["ADDED p", "MODIFIED p"]);
     let relabelled =
         cluster.ok("PATCH /api/v1/namespaces/default/pods/p", json!({"metadata": {"labels": {"app": "q"}}})).await;

@@ -56,6 +56,11 @@ async fn respond(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, In
             let count = object["spec"]["containers"].as_array().map_or(0, Vec::len).to_string();
             answer(&review, patch(json!([{"op": "add", "path": "/metadata/annotations", "value": {"count": count}}])))
         }
+        // Another command than the one that was asked for.
+        "/command" => {
+            let command = json!(["echo", "something", "else"]);
+            answer(&review, patch(json!([{"op": "replace", "path": "/command", "value": command}])))
+        }
         "/refuse" => answer(
             &review,
             json!({"allowed": false, "status": {"message": "not on my watch", "code": 403, "reason": "Forbidden"}}),
@@ -245,6 +250,10 @@ async fn webhooks_behind_services_and_bad_patches() {
     let said = site.kubectl("exec p -- true").await;
     assert!(!said.err.contains("not on my watch"), "{said:?}");
     unconfigure(&site, "validating").await;
+    let rules = json!({"rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CONNECT"], "resources": ["pods/exec"]}]});
+    configure(&site, "mutating", vec![hooks.hook("/command", "pods", rules)]).await;
+    site.says("exec p -- echo hello", "something else").await;
+    unconfigure(&site, "mutating").await;
     // A webhook for everything cannot lock the door to its own configuration.
     let everything =
         json!({"rules": [{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*"]}]});

@@ -105,7 +105,11 @@ impl Site {
         )
         .await;
         let path = format!("/api/v1/namespaces/default/pods/{name}");
-        self.post(&format!("{path}/binding"), json!({"target": {"kind": "Node", "name": "node-1"}})).await;
+        self.post(
+            &format!("{path}/binding"),
+            json!({"metadata": {"name": name}, "target": {"kind": "Node", "name": "node-1"}}),
+        )
+        .await;
         let states: Vec<Value> = containers
             .iter()
             .map(|container| {

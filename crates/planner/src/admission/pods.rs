@@ -17,6 +17,8 @@ use crate::profiles::{Labels, Precedence, best_match};
 
 /// Seconds after which the kubelet's default token is renewed at the latest; upstream's value.
 const TOKEN_EXPIRATION_SECONDS: u32 = 3607;
+/// Labels of nodes that say where they are, which their pods get.
+const TOPOLOGY: [&str; 2] = ["topology.kubernetes.io/zone", "topology.kubernetes.io/region"];
 /// How the volumes of tokens are named.
 const TOKEN_VOLUME: &str = "kube-api-access-";
 /// Seconds a pod stays on a node that is not ready or not reachable.
@@ -84,6 +86,24 @@ fn add_token_volume(spec: &mut Value, suffix: &str) {
     if let Some(volumes) = array(spec, "volumes").filter(|_| used && existing.is_none()) {
         volumes.push(token_volume(&name));
     }
+}
+
+/// Labels a pod that has a node, and the binding that gives it one, with where the node is, as PodTopologyLabels does.
+pub(super) fn add_topology(pod: &mut Value, request: &Request<'_>, facts: &dyn Facts) -> Result<bool, Denied> {
+    let node = match request.subresource {
+        "" if request.creates("", "pods") => text(&pod["spec"], "nodeName"),
+        "binding" if matches!(text(&pod["target"], "kind"), "" | "Node") => text(&pod["target"], "name"),
+        _ => "",
+    };
+    let Some(node) = Some(node).filter(|node| !node.is_empty()).and_then(|node| facts.get("nodes", "", node)) else {
+        return Ok(false);
+    };
+    let place = TOPOLOGY.map(|label| (label, &node["metadata"]["labels"][label]));
+    let place: Vec<_> = place.into_iter().filter(|(_, value)| value.is_string()).collect();
+    for (label, value) in &place {
+        object(object(pod, "metadata"), "labels")[*label] = (*value).clone();
+    }
+    Ok(!place.is_empty())
 }
 
 fn pod_labels(pod: &Value) -> Labels {
@@ -287,6 +307,27 @@ mod tests {
         let own = json!({"containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": SERVICE_ACCOUNT_MOUNT_PATH}]}]});
         let admitted = admit("default", pod(own)).unwrap();
         assert_eq!((mounted(&admitted), admitted["spec"]["volumes"].as_array().unwrap().len()), (1, 0));
+    }
+
+    #[test]
+    fn pods_learn_where_their_node_is() {
+        let node = json!({"metadata": {"name": "n", "labels": {"topology.kubernetes.io/zone": "z", "other": "x"}}});
+        let facts = TestCluster::default().with("nodes", node);
+        let table = [
+            ("CREATE pods default/p", json!({"spec": {"nodeName": "n"}}), Some("z")),
+            ("CREATE pods default/p", json!({"spec": {"nodeName": "gone"}}), None),
+            ("CREATE pods default/p", json!({"spec": {}}), None),
+            ("UPDATE pods default/p", json!({"spec": {"nodeName": "n"}}), None),
+            ("CREATE pods/binding default/p", json!({"target": {"name": "n"}}), Some("z")),
+            ("CREATE pods/binding default/p", json!({"target": {"kind": "Node", "name": "n"}}), Some("z")),
+            ("CREATE pods/eviction default/p", json!({"target": {"name": "n"}}), None),
+        ];
+        for (line, mut object, zone) in table {
+            let changed = add_topology(&mut object, &request(line), &facts).unwrap();
+            let labels = &object["metadata"]["labels"];
+            assert_eq!(labels["topology.kubernetes.io/zone"].as_str(), zone, "{line}");
+            assert_eq!((changed, labels["other"].is_null()), (zone.is_some(), true), "{line}");
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::expressions::{Expression, Scope};
 use crate::apply;
 use crate::cel::{Type, to_document};
+use crate::facts::TypeRef;
 use crate::patch;
-use crate::table::Kind;
 use crate::validate::FieldError;
 use crate::walk;
 
@@ -44,17 +44,24 @@ impl Mutation {
         Ok(if field == "jsonPatch" { Self::Patch(expression) } else { Self::Apply(expression) })
     }
 
-    /// The object after this step.
+    /// The object after this step. Only what has a type can be merged into.
     ///
     /// # Errors
     /// What the expression runs into, and what it makes that does not fit the object.
-    pub(super) fn apply<'a>(&'a self, kind: &Kind, object: &Value, scope: &mut Scope<'a>) -> Result<Value, String> {
+    pub(super) fn apply<'a>(
+        &'a self,
+        shape: Option<TypeRef<'_>>,
+        object: &Value,
+        scope: &mut Scope<'a>,
+    ) -> Result<Value, String> {
         let (Self::Apply(expression) | Self::Patch(expression)) = self;
         let failed = |why: &dyn std::fmt::Display| format!("expression '{}' resulted in error: {why}", expression.text);
         let made = scope.evaluate(expression).map_err(|error| failed(&error))?;
         let made = to_document(&made).map_err(|why| failed(&why))?;
         match self {
-            Self::Apply(_) => apply::merge_configuration(kind.root(), object, &made)
+            Self::Apply(_) => shape
+                .ok_or_else(|| "it cannot be applied to; use a JSONPatch".to_owned())
+                .and_then(|shape| apply::merge_configuration(shape, object, &made))
                 .map_err(|why| format!("error applying patch: invalid ApplyConfiguration: {why}")),
             Self::Patch(_) => {
                 patch::json_patch(object, &made).map_err(|error| format!("error applying patch: JSON Patch: {error}"))

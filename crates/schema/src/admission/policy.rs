@@ -8,6 +8,7 @@ use super::expressions::{self, Expression, Scope};
 use super::mutation::{self, Mutation};
 use super::{Matching, Objects, Request};
 use crate::cel::{Cel, Type, made_map};
+use crate::facts::TypeRef;
 use crate::selector::LabelSelector;
 use crate::status::{Reason, Status};
 use crate::table::Kind;
@@ -215,7 +216,7 @@ impl Policy {
     pub fn mutated(
         &self,
         request: &Request<'_>,
-        kind: &Kind,
+        (kind, shape): (&Kind, Option<TypeRef<'_>>),
         objects: &Objects<'_>,
         params: &Value,
     ) -> Result<Option<Value>, String> {
@@ -237,7 +238,7 @@ impl Policy {
             if at == 0 && !expressions::all_hold(&self.conditions, &mut scope)? {
                 return Ok(None);
             }
-            object = mutation.apply(kind, &object, &mut scope)?;
+            object = mutation.apply(shape, &object, &mut scope)?;
         }
         Ok(Some(object))
     }
