@@ -197,6 +197,11 @@ impl Record {
         self.change(|event| event["annotations"][key] = value.into());
     }
 
+    /// Whether what is in requests is recorded too.
+    pub(crate) fn shows_bodies(&self) -> bool {
+        self.decision.level >= Level::Request
+    }
+
     /// Whether the user may do it.
     pub(crate) fn decided(&self, allowed: bool) {
         self.annotate("authorization.k8s.io/decision", if allowed { "allow" } else { "forbid" });
@@ -204,7 +209,7 @@ impl Record {
 
     /// The body of the request, where the policy wants it.
     pub(crate) fn request(&self, kind: &Kind, headers: &HeaderMap, body: &[u8]) {
-        if self.decision.level < Level::Request || body.is_empty() || body.len() > EVENT_BYTES {
+        if !self.shows_bodies() || body.is_empty() || body.len() > EVENT_BYTES {
             return;
         }
         let document = match negotiate::input(headers) {

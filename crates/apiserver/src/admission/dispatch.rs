@@ -52,6 +52,24 @@ pub(super) struct Review<'a> {
     old: &'a Value,
 }
 
+/// Which webhook is asked, and for which time, as the record of a request says it.
+#[derive(Clone, Copy)]
+struct Turn {
+    is_mutating: bool,
+    round: usize,
+    index: usize,
+}
+
+impl Turn {
+    fn key(self, what: &str) -> String {
+        format!("{what}.admission.k8s.io/round_{}_index_{}", self.round, self.index)
+    }
+
+    fn failed_open(self) -> String {
+        self.key(if self.is_mutating { "failed-open.mutating.webhook" } else { "failed-open.validating.webhook" })
+    }
+}
+
 /// Where the record of a request says which policies it breaks.
 const BROKEN: &str = "validation.policy.admission.k8s.io/validation_failure";
 
@@ -161,12 +179,7 @@ impl<'a> Review<'a> {
     }
 
     /// Asks one webhook. None when it is not concerned, or failed and that may be.
-    async fn ask(
-        &self,
-        hook: &Hook,
-        object: &Value,
-        mutating: bool,
-    ) -> Result<Option<(&'a Kind, Value, Answer)>, Status> {
+    async fn ask(&self, hook: &Hook, object: &Value, turn: Turn) -> Result<Option<(&'a Kind, Value, Answer)>, Status> {
         let Some(kind) = hook.webhook.concerns(&self.request, &self.objects(object, self.old)) else { return Ok(None) };
         let (new, old) = (self.shown(kind, object)?, self.shown(kind, self.old)?);
         let objects = self.objects(&new, &old);
@@ -174,7 +187,7 @@ impl<'a> Review<'a> {
             return Ok(None);
         }
         let review = hook.webhook.review(&self.request, kind, &objects);
-        match self.call(hook, &review, mutating).await {
+        match self.call(hook, &review, turn.is_mutating).await {
             Ok(answer) => {
                 for (key, text) in &answer.notes {
                     self.context.annotate(&format!("{}/{key}", hook.webhook.name), text.as_str());
@@ -185,6 +198,7 @@ impl<'a> Review<'a> {
             Err(why) => match hook.webhook.failure(&why) {
                 Some(status) => Err(status),
                 None => {
+                    self.context.annotate(&turn.failed_open(), hook.webhook.name.as_str());
                     tracing::warn!(webhook = hook.webhook.name, why, "a webhook failed, which may be");
                     Ok(None)
                 }
@@ -202,12 +216,13 @@ impl<'a> Review<'a> {
     }
 
     /// Lets one webhook change the object.
-    async fn change(&self, hook: &Hook, object: &mut Value) -> Result<bool, Status> {
-        let Some((kind, shown, answer)) = self.ask(hook, object, true).await? else { return Ok(false) };
+    async fn change(&self, hook: &Hook, object: &mut Value, turn: Turn) -> Result<bool, Status> {
+        let Some((kind, shown, answer)) = self.ask(hook, object, turn).await? else { return Ok(false) };
         if let Some(refusal) = answer.refusal {
             return Err(refusal);
         }
         let Some(patch) = answer.patch.filter(|patch| patch.as_array().is_some_and(|steps| !steps.is_empty())) else {
+            self.note_mutation(hook, turn, false, None);
             return Ok(true);
         };
         let name = &hook.webhook.name;
@@ -216,8 +231,23 @@ impl<'a> Review<'a> {
             return Err(Status::internal(format!("admission webhook {name:?} {text}")));
         }
         let patched = patch::json_patch(&shown, &patch).map_err(Status::internal)?;
-        *object = self.taken_back(kind, object, patched, &format!("admission webhook {name:?}"))?;
+        let changed = self.taken_back(kind, object, patched, &format!("admission webhook {name:?}"))?;
+        self.note_mutation(hook, turn, changed != *object, Some(patch));
+        *object = changed;
         Ok(true)
+    }
+
+    /// Records what a webhook did, and how where bodies are recorded too.
+    fn note_mutation(&self, hook: &Hook, turn: Turn, mutated: bool, patch: Option<Value>) {
+        let Some(record) = &self.context.record else { return };
+        let (configuration, webhook) = (&hook.webhook.configuration, &hook.webhook.name);
+        let done = json!({"configuration": configuration, "webhook": webhook, "mutated": mutated});
+        record.annotate(&turn.key("mutation.webhook"), done.to_string());
+        if let Some(patch) = patch.filter(|_| record.shows_bodies()) {
+            let how =
+                json!({"configuration": configuration, "webhook": webhook, "patch": patch, "patchType": "JSONPatch"});
+            record.annotate(&turn.key("patch.webhook"), how.to_string());
+        }
     }
 
     /// Lets one policy change the object; says whether it was concerned.
@@ -272,8 +302,8 @@ impl<'a> Review<'a> {
             left.push((was_asked && policy.0.is_reinvoked).then(|| object.clone()));
         }
         let mut seen = Vec::with_capacity(hooks.len());
-        for hook in hooks {
-            let was_asked = self.change(hook, object).await?;
+        for (index, hook) in hooks.iter().enumerate() {
+            let was_asked = self.change(hook, object, Turn { is_mutating: true, round: 0, index }).await?;
             seen.push((was_asked && hook.webhook.is_reinvoked).then(|| object.clone()));
         }
         if *object == before {
@@ -285,9 +315,9 @@ impl<'a> Review<'a> {
                 self.change_by_policy(policy, object)?;
             }
         }
-        for (hook, seen) in hooks.iter().zip(seen) {
+        for (index, (hook, seen)) in hooks.iter().zip(seen).enumerate() {
             if seen.is_some_and(|seen| seen != *object) {
-                self.change(hook, object).await?;
+                self.change(hook, object, Turn { is_mutating: true, round: 1, index }).await?;
             }
         }
         Ok(())
@@ -297,7 +327,10 @@ impl<'a> Review<'a> {
     /// see through futures that borrow this much.
     pub(super) fn validate<'f>(&'f self, hooks: &'f [Hook], object: &'f Value) -> BoxFuture<'f, Result<(), Status>> {
         Box::pin(async move {
-            for answer in join_all(hooks.iter().map(|hook| self.ask(hook, object, false))).await {
+            let turn = |index| Turn { is_mutating: false, round: 0, index };
+            for answer in
+                join_all(hooks.iter().enumerate().map(|(index, hook)| self.ask(hook, object, turn(index)))).await
+            {
                 if let Some((_, _, Answer { refusal: Some(refusal), .. })) = answer? {
                     return Err(refusal);
                 }

@@ -263,3 +263,40 @@ async fn webhooks_behind_services_and_bad_patches() {
     unconfigure(&site, "validating").await;
     site.says("delete service hook", "deleted").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_says_what_webhooks_did() {
+    let policy = "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [{level: Request, \
+                  resources: [{group: '', resources: [configmaps]}]}]}";
+    let (site, hooks) = (Site::with_file("audit-policy.yaml", policy).await, Hooks::open().await);
+    let broken = hooks.hook("/garbage", "configmaps", json!({"failurePolicy": "Ignore"}));
+    configure(&site, "mutating", vec![broken.clone(), hooks.hook("/label", "configmaps", json!({}))]).await;
+    configure(&site, "validating", vec![broken]).await;
+    assert_eq!(create(&site, "one").await.code, 0);
+    let log = site.directory.path().join("state/audit/audit.log");
+    let read = async {
+        loop {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            if let Some(event) = text.lines().find_map(|line| serde_json::from_str::<Value>(line).ok()) {
+                return event;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let event = tokio::time::timeout(Duration::from_secs(10), read).await.expect("the log says nothing");
+    let note = |key: &str| event["annotations"][format!("{key}.admission.k8s.io/round_0_index_1")].clone();
+    let said = |key: &str| serde_json::from_str::<Value>(note(key).as_str().unwrap()).unwrap();
+    let hook = json!({"configuration": "hooks", "webhook": "label.example.com"});
+    let with = |more: Value| {
+        let mut hook = hook.clone();
+        hook.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        hook
+    };
+    let steps = json!([{"op": "add", "path": "/metadata/labels", "value": {"hooked": "yes"}}]);
+    assert_eq!(said("mutation.webhook"), with(json!({"mutated": true})));
+    assert_eq!(said("patch.webhook"), with(json!({"patch": steps, "patchType": "JSONPatch"})));
+    for kind in ["mutating", "validating"] {
+        let key = format!("failed-open.{kind}.webhook.admission.k8s.io/round_0_index_0");
+        assert_eq!(event["annotations"][key], "garbage.example.com", "{event}");
+    }
+}

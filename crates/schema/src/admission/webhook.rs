@@ -39,6 +39,8 @@ pub enum Target {
 /// A webhook of a configuration.
 #[derive(Debug)]
 pub struct Webhook {
+    /// Name of the configuration that it is in.
+    pub configuration: String,
     /// Its own name, a domain.
     pub name: String,
     /// Where it is.
@@ -84,14 +86,16 @@ pub(crate) fn target(client: &Value) -> Target {
 impl Webhook {
     /// The webhooks of a configuration, in order.
     pub fn read_all(configuration: &Value) -> Vec<Self> {
-        walk::items(configuration, &["webhooks"]).iter().map(Self::read).collect()
+        let name = walk::text(configuration, &["metadata", "name"]);
+        walk::items(configuration, &["webhooks"]).iter().map(|hook| Self::read(name, hook)).collect()
     }
 
-    fn read(hook: &Value) -> Self {
+    fn read(configuration: &str, hook: &Value) -> Self {
         let text = |field: &str| walk::text(hook, &[field]);
         let conditions = walk::items(hook, &["matchConditions"]);
         let seconds = hook["timeoutSeconds"].as_u64().unwrap_or(TIMEOUT_SECONDS);
         Self {
+            configuration: configuration.to_owned(),
             name: text("name").to_owned(),
             target: target(&hook["clientConfig"]),
             ca_bundle: STANDARD.decode(walk::text(hook, &["clientConfig", "caBundle"])).unwrap_or_default(),
