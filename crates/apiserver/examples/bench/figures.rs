@@ -24,6 +24,12 @@ impl Figures {
         self
     }
 
+    /// Times of what was done one after the other, with other things between.
+    pub fn alone(taken: Vec<Duration>) -> Self {
+        let ended = Self { taken, ..Self::begin() }.end();
+        Self { whole: ended.taken.iter().sum(), ..ended }
+    }
+
     /// The time that this part of all stay below.
     fn quantile(&self, part: f64) -> f64 {
         let at = ((self.taken.len() as f64 * part) as usize).min(self.taken.len().saturating_sub(1));

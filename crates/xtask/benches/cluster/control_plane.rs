@@ -45,9 +45,10 @@ fn ticks(id: u32) -> Result<u64> {
     Ok(field(11)? + field(12)?)
 }
 
-fn resident(id: u32) -> Result<f64> {
+/// A figure of `/proc/PID/status`, in MiB.
+fn memory(id: u32, name: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).context("no such figure")?;
     let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kibibytes / 1024.0)
 }
@@ -59,7 +60,9 @@ pub async fn idle(server: &Server, report: &mut Report) -> Result<()> {
     let before = ticks(id)?;
     tokio::time::sleep(IDLE).await;
     let used = (ticks(id)? - before) as f64 * 0.01 / IDLE.as_secs_f64();
-    report.value("control plane idle: memory (RSS)", &format!("{:.1} MiB", resident(id)?), "goal 60 MiB");
+    let (resident, own) = (memory(id, "VmRSS")?, memory(id, "RssAnon")?);
+    let more = format!("{own:.1} MiB of it its own, the rest the program's file; goal 60 MiB");
+    report.value("control plane idle: memory (RSS)", &format!("{resident:.1} MiB"), &more);
     report.value(
         "control plane idle: processor, over 10 s",
         &format!("{:.2} %", used * 100.0),
@@ -136,7 +139,8 @@ pub async fn list(site: &Site, report: &mut Report) -> Result<()> {
         bytes = answer.len();
     }
     let more = format!("{:.1} MiB each; goal 30 ms", bytes as f64 / f64::from(1 << 20));
-    report.times("list of 10,000 ConfigMaps, JSON", &samples, &more);
+    report.times("first list of 10,000 ConfigMaps, JSON", &samples[..1], &more);
+    report.times("the same list again", &samples[1..], &more);
     Ok(())
 }
 
