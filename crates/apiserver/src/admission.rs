@@ -21,6 +21,9 @@ use dispatch::Review;
 pub(crate) use facts::Stored;
 use quota::Charge;
 
+/// Fields of roles and bindings that say what is granted, and to whom.
+const GRANTS: [&str; 3] = ["rules", "aggregationRule", "subjects"];
+
 /// A write on its way through admission.
 pub(crate) struct Asked<'c, 't> {
     pub(crate) context: &'c Context<'t>,
@@ -112,6 +115,8 @@ impl<'c, 't> Asked<'c, 't> {
     /// 403 and what they refuse with.
     pub(crate) async fn mutate_body(&self, body: Value) -> Result<Value, Status> {
         let mut body = dispatch::named(self, body);
+        planner::validate(&body, &self.request(), &Stored(&self.context.server.store))
+            .map_err(|denied| self.refusal(&denied))?;
         self.mutate(&mut body).await?;
         Ok(body)
     }
@@ -143,8 +148,7 @@ impl<'c, 't> Asked<'c, 't> {
     /// # Errors
     /// 403, 422.
     pub(crate) async fn validate(&self, object: &Value) -> Result<Option<Charge>, Status> {
-        let grants =
-            self.old.is_none_or(|old| object["rules"] != old["rules"] || object["subjects"] != old["subjects"]);
+        let grants = self.old.is_none_or(|old| GRANTS.iter().any(|field| object[field] != old[field]));
         if grants && self.operation != Operation::Delete {
             escalation::check(self.context, object)?;
         }
@@ -176,7 +180,8 @@ impl<'c, 't> Asked<'c, 't> {
 /// Nothing is created in a namespace that does not exist or is going away.
 fn namespace_is_open(context: &Context<'_>, object: &Value) -> Result<(), Status> {
     let namespace = context.namespace();
-    if namespace.is_empty() {
+    // What is only asked about a namespace must not tell whether it exists.
+    if namespace.is_empty() || !context.kind.is_stored() {
         return Ok(());
     }
     let Some(entry) = context.server.store.get(&format!("namespaces/{namespace}")) else {

@@ -202,9 +202,10 @@ impl Record {
         self.decision.level >= Level::Request
     }
 
-    /// Whether the user may do it.
-    pub(crate) fn decided(&self, allowed: bool) {
+    /// Whether the user may do it, and what says so.
+    pub(crate) fn decided(&self, allowed: bool, reason: &str) {
         self.annotate("authorization.k8s.io/decision", if allowed { "allow" } else { "forbid" });
+        self.annotate("authorization.k8s.io/reason", reason);
     }
 
     /// The body of the request, where the policy wants it.

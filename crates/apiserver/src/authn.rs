@@ -185,7 +185,7 @@ fn demand(server: &ApiServer, user: &UserInfo, asked: Asked<'_>) -> Result<(), S
         name: asked.name.into(),
         ..Attributes::default()
     };
-    pipeline::demand(server, user, &asked)
+    pipeline::demand(server, user, &asked).map(|_| ())
 }
 
 fn assumed(name: String, groups: Vec<String>) -> UserInfo {

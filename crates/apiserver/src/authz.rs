@@ -1,5 +1,7 @@
 //! May this user do this? Role-based access control as a pure function of rules; reading the rules is the caller's.
 
+use std::fmt;
+
 use crate::user::UserInfo;
 
 /// What somebody wants to do.
@@ -14,6 +16,8 @@ pub(crate) struct Attributes {
     pub(crate) name: String,
     /// For requests that are about no resource.
     pub(crate) path: String,
+    /// What a field selector demands to be equal: field and value.
+    pub(crate) fields: Vec<(String, String)>,
 }
 
 /// One rule of a role.
@@ -38,6 +42,11 @@ pub(crate) enum Subject {
 impl Attributes {
     pub(crate) fn is_resource(&self) -> bool {
         !self.resource.is_empty()
+    }
+
+    /// A field selector demands this.
+    pub(crate) fn selects(&self, field: &str, value: &str) -> bool {
+        self.fields.iter().any(|(own, wanted)| own == field && wanted == value)
     }
 
     /// The sentence of a refusal.
@@ -84,6 +93,18 @@ impl Subject {
             Self::Group(group) => user.is_in(group),
             Self::ServiceAccount(namespace, name) => {
                 crate::user::service_account_parts(&user.name) == Some((namespace.as_str(), name.as_str()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(name) => write!(formatter, "User {name:?}"),
+            Self::Group(name) => write!(formatter, "Group {name:?}"),
+            Self::ServiceAccount(namespace, name) => {
+                write!(formatter, "ServiceAccount {:?}", format!("{name}/{namespace}"))
             }
         }
     }

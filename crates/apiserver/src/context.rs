@@ -158,7 +158,7 @@ impl<'t> Context<'t> {
     /// # Errors
     /// 403.
     pub(crate) fn demand_verb(&self, verb: &str) -> Result<(), Status> {
-        crate::pipeline::demand(&self.server, &self.user, &self.info.attributes(verb))
+        crate::pipeline::demand(&self.server, &self.user, &self.info.attributes(verb)).map(|_| ())
     }
 
     /// # Errors

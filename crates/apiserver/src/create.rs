@@ -79,7 +79,10 @@ pub(crate) async fn create_claimed(
 }
 
 /// The object goes where the URL says; one that says otherwise is refused.
-fn place(context: &Context<'_>, object: &mut Value) -> Result<(), Status> {
+///
+/// # Errors
+/// 400.
+pub(crate) fn place(context: &Context<'_>, object: &mut Value) -> Result<(), Status> {
     let (own, url) = (meta(object, "namespace").to_owned(), context.namespace());
     if !own.is_empty() && own != url {
         let text = "the namespace of the provided object does not match the namespace sent on the request";

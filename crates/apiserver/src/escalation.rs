@@ -17,7 +17,7 @@ pub(crate) fn check(context: &Context<'_>, object: &Value) -> Result<(), Status>
     }
     let (verb, resource, name, wanted) = match context.kind.plural.as_str() {
         "roles" | "clusterroles" => {
-            ("escalate", context.kind.plural.clone(), meta(object, "name").to_owned(), rbac::rules_of(object))
+            ("escalate", context.kind.plural.clone(), meta(object, "name").to_owned(), written(object))
         }
         _ => {
             let (kind, name) = (text(object, &["roleRef", "kind"]), text(object, &["roleRef", "name"]));
@@ -45,6 +45,17 @@ pub(crate) fn check(context: &Context<'_>, object: &Value) -> Result<(), Status>
     let who = format!("user {:?} (groups={:?})", context.user.name, context.user.groups);
     let why = format!("{who} is attempting to grant RBAC permissions not currently held:\n{}", missing.join("\n"));
     Err(Status::forbidden(context.kind, meta(object, "name"), &why))
+}
+
+/// The rules that a role grants. One that gathers those of others may come to grant anything.
+fn written(role: &Value) -> Vec<Rule> {
+    let mut rules = rbac::rules_of(role);
+    if !role["aggregationRule"].is_null() {
+        let all = || vec!["*".to_owned()];
+        rules.push(Rule { verbs: all(), groups: all(), resources: all(), ..Rule::default() });
+        rules.push(Rule { verbs: all(), paths: all(), ..Rule::default() });
+    }
+    rules
 }
 
 /// Each thing that the rule allows is allowed by one of the rules held.

@@ -1,5 +1,5 @@
-//! What a node agent may do because of the pods that are bound to its node (upstream's Node authorizer): it reads the
-//! secrets, configuration, claims and accounts of those pods and of no others. What all agents may do is a table.
+//! What a node agent may do (upstream's Node authorizer): it reads its own node, the pods that are bound to it, and the
+//! secrets, configuration, claims and accounts of those pods, and no others. What all agents may do is a table.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,18 +17,13 @@ const NODES: &str = "system:nodes";
 const PREFIX: &str = "system:node:";
 const READ: &str = "get list watch";
 
-/// `groups | resources | verbs`, for every node agent. Which nodes and pods it may change is decided by admission.
-const RIGHTS: [(&str, &str, &str); 13] = [
+/// `groups | resources | verbs`, for every node agent, of kinds that are not looked at more closely.
+const RIGHTS: [(&str, &str, &str); 8] = [
     ("authentication.k8s.io", "tokenreviews", "create"),
     ("authorization.k8s.io", "localsubjectaccessreviews subjectaccessreviews", "create"),
     ("", "services", READ),
-    ("", "nodes", "create get list watch update patch"),
-    ("", "nodes/status", "update patch"),
     ("", "events", "create update patch"),
     ("events.k8s.io", "events", "create update patch"),
-    ("", "pods", "get list watch create delete"),
-    ("", "pods/status", "update patch"),
-    ("", "pods/eviction", "create"),
     ("certificates.k8s.io", "certificatesigningrequests", "create get list watch"),
     ("node.k8s.io", "runtimeclasses", READ),
     ("storage.k8s.io", "csidrivers", READ),
@@ -43,48 +38,140 @@ pub(crate) struct References {
 }
 
 /// The node of a node agent.
-fn node_of(user: &UserInfo) -> Option<&str> {
+pub(crate) fn node_of(user: &UserInfo) -> Option<&str> {
     user.name.strip_prefix(PREFIX).filter(|node| !node.is_empty() && user.is_in(NODES))
 }
 
-/// Why a node agent may not, for its refusal; none for others.
-pub(crate) fn refusal(user: &UserInfo, asked: &Attributes) -> Option<String> {
+/// What a node agent may do as such, or why it may not; none for others.
+pub(crate) fn decide(server: &ApiServer, user: &UserInfo, asked: &Attributes) -> Option<Result<(), String>> {
     let node = node_of(user)?;
-    let by_pods = matches!(
-        asked.resource.as_str(),
-        "secrets" | "configmaps" | "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts"
-    );
-    by_pods.then(|| match asked.name.as_str() {
-        "" => "can only read resources of this type by name".to_owned(),
-        _ => format!("no relationship found between node '{node}' and this object"),
-    })
+    Some(if asked.is_resource() { resource(server, node, asked) } else { Err(String::new()) })
 }
 
-/// The user is a node agent and may do it as such.
-pub(crate) fn allows(server: &ApiServer, user: &UserInfo, asked: &Attributes) -> bool {
-    let Some(node) = node_of(user) else { return false };
-    if !asked.is_resource() {
-        return false;
-    }
-    let reads = matches!(asked.verb.as_str(), "get" | "list" | "watch") && asked.subresource.is_empty();
+fn resource(server: &ApiServer, node: &str, asked: &Attributes) -> Result<(), String> {
     match (asked.group.as_str(), asked.resource.as_str()) {
-        ("", resource @ ("secrets" | "configmaps" | "persistentvolumeclaims")) => {
-            reads && of_pods(server, node, resource, &asked.namespace, &asked.name)
+        ("", "secrets" | "configmaps") => {
+            demand(is_reading(asked), "can only read resources of this type")?;
+            demand(asked.subresource.is_empty(), "cannot read subresource")?;
+            demand(!asked.namespace.is_empty(), "can only read namespaced object of this type")?;
+            related(node, asked, |name| of_pods(server, node, &asked.resource, &asked.namespace, name))
         }
-        ("", "persistentvolumes") => reads && volume(server, node, &asked.name),
-        ("", "serviceaccounts") => {
-            let is_token = asked.subresource == "token" && asked.verb == "create";
-            let gets = asked.subresource.is_empty() && asked.verb == "get";
-            (is_token || gets) && of_pods(server, node, "serviceaccounts", &asked.namespace, &asked.name)
+        ("", "persistentvolumeclaims") if asked.subresource == "status" => {
+            demand(matches!(asked.verb.as_str(), "update" | "patch"), "can only get/update/patch this type")?;
+            related(node, asked, |name| of_pods(server, node, &asked.resource, &asked.namespace, name))
         }
+        ("", "persistentvolumeclaims") | ("resource.k8s.io", "resourceclaims") => {
+            gets(asked)?;
+            related(node, asked, |name| of_pods(server, node, &asked.resource, &asked.namespace, name))
+        }
+        ("", "persistentvolumes") => {
+            gets(asked)?;
+            related(node, asked, |name| volume(server, node, name))
+        }
+        ("storage.k8s.io", "volumeattachments") => {
+            gets(asked)?;
+            related(node, asked, |name| is_of_node(server, "volumeattachments.storage.k8s.io", name, node))
+        }
+        ("", "serviceaccounts") => account(server, node, asked),
         ("coordination.k8s.io", "leases") => {
-            let is_own = asked.name == node || asked.verb == "create" && asked.name.is_empty();
-            let verbs = ["get", "create", "update", "patch", "delete"];
-            asked.namespace == "kube-node-lease" && is_own && verbs.contains(&asked.verb.as_str())
+            let place = "can only access leases in the \"kube-node-lease\" system namespace";
+            demand(asked.namespace == "kube-node-lease", place)?;
+            own_name(node, asked, "node lease")
         }
-        ("storage.k8s.io", "csinodes") => asked.name == node || asked.verb == "create" && asked.name.is_empty(),
-        _ => RIGHTS.iter().any(|right| rule(right).allows(asked)),
+        ("storage.k8s.io", "csinodes") => {
+            demand(asked.subresource.is_empty(), "cannot authorize CSINode subresources")?;
+            own_name(node, asked, "CSINode")
+        }
+        ("resource.k8s.io", "resourceslices") => slice(server, node, asked),
+        ("", "nodes") => own_node(node, asked),
+        ("", "pods") => own_pods(server, node, asked),
+        _ => demand(RIGHTS.iter().any(|right| rule(right).allows(asked)), ""),
     }
+}
+
+fn demand(is_so: bool, otherwise: &str) -> Result<(), String> {
+    if is_so { Ok(()) } else { Err(otherwise.to_owned()) }
+}
+
+fn is_reading(asked: &Attributes) -> bool {
+    matches!(asked.verb.as_str(), "get" | "list" | "watch")
+}
+
+fn gets(asked: &Attributes) -> Result<(), String> {
+    demand(asked.verb == "get", "can only get individual resources of this type")?;
+    demand(asked.subresource.is_empty(), "cannot get subresource")
+}
+
+/// The named object has to do with the node.
+fn related(node: &str, asked: &Attributes, has_to_do: impl FnOnce(&str) -> bool) -> Result<(), String> {
+    demand(!asked.name.is_empty(), "No Object name found")?;
+    demand(has_to_do(&asked.name), &format!("no relationship found between node '{node}' and this object"))
+}
+
+fn account(server: &ApiServer, node: &str, asked: &Attributes) -> Result<(), String> {
+    let creates_token = asked.verb == "create" && asked.subresource == "token" && !asked.name.is_empty();
+    let is_got = asked.verb == "get" && asked.subresource.is_empty();
+    demand(creates_token || is_got, "can only create tokens for individual service accounts")?;
+    related(node, asked, |name| of_pods(server, node, "serviceaccounts", &asked.namespace, name))
+}
+
+/// Objects that are named as their node is; the name of a new one is admission's to see.
+fn own_name(node: &str, asked: &Attributes, what: &str) -> Result<(), String> {
+    let verbs = ["get", "create", "update", "patch", "delete"];
+    demand(verbs.contains(&asked.verb.as_str()), &format!("can only get, create, update, patch, or delete a {what}"))?;
+    let other = format!("can only access {what} with the same name as the requesting node");
+    demand(asked.verb == "create" || asked.name == node, &other)
+}
+
+fn slice(server: &ApiServer, node: &str, asked: &Attributes) -> Result<(), String> {
+    demand(asked.subresource.is_empty(), "cannot authorize ResourceSlice subresources")?;
+    match asked.verb.as_str() {
+        "create" => Ok(()),
+        "get" | "update" | "patch" | "delete" => {
+            related(node, asked, |name| is_of_node(server, "resourceslices.resource.k8s.io", name, node))
+        }
+        _ => demand(
+            asked.selects("spec.nodeName", node),
+            "can only list/watch/deletecollection resourceslices with nodeName field selector",
+        ),
+    }
+}
+
+fn own_node(node: &str, asked: &Attributes) -> Result<(), String> {
+    match (asked.subresource.as_str(), asked.verb.as_str()) {
+        // Admission sees to it that it is its own.
+        ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Ok(()),
+        ("", "get" | "list" | "watch") => match asked.name.as_str() {
+            name if name == node => Ok(()),
+            "" => Err(format!("node '{node}' cannot read all nodes, only its own Node object")),
+            other => Err(format!("node '{node}' cannot read '{other}', only its own Node object")),
+        },
+        _ => Err(String::new()),
+    }
+}
+
+fn own_pods(server: &ApiServer, node: &str, asked: &Attributes) -> Result<(), String> {
+    let is_here = |name: &str| {
+        let entry = server.store.get(&format!("pods/{}/{name}", asked.namespace));
+        entry.is_some_and(|entry| references(&entry).node == node)
+    };
+    match (asked.subresource.as_str(), asked.verb.as_str()) {
+        // Which pods is admission's to see.
+        ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Ok(()),
+        ("", "list" | "watch") if asked.selects("spec.nodeName", node) => Ok(()),
+        ("", "list" | "watch") if asked.name.is_empty() => {
+            Err("can only list/watch pods with spec.nodeName field selector".into())
+        }
+        ("", "get" | "list" | "watch") => related(node, asked, is_here),
+        _ => Err(String::new()),
+    }
+}
+
+/// The object says in its spec that it is the node's.
+fn is_of_node(server: &ApiServer, resource: &str, name: &str, node: &str) -> bool {
+    let entry = server.store.get(&format!("{resource}/{name}"));
+    let object = entry.and_then(|entry| codec::decode(&entry.value).ok());
+    object.is_some_and(|object| text(&object, &["spec", "nodeName"]) == node)
 }
 
 fn rule((group, resources, verbs): &(&str, &str, &str)) -> Rule {
@@ -140,6 +227,10 @@ const WITH_SECRETS: [(&str, &str); 8] = [
 impl References {
     fn of(pod: &Value) -> Self {
         let mut references = Self { node: text(pod, &["spec", "nodeName"]).into(), ..Self::default() };
+        // A node makes these itself: they must not give it anything.
+        if !pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_null() {
+            return references;
+        }
         let namespace = meta(pod, "namespace");
         let spec = &pod["spec"];
         let mut add = |resource: &str, name: &str| {
@@ -162,6 +253,10 @@ impl References {
                 add("configmaps", text(variable, &["valueFrom", "configMapKeyRef", "name"]));
             }
         }
+        for claim in items(spec, "resourceClaims").chain(items(&pod["status"], "resourceClaimStatuses")) {
+            add("resourceclaims", text(claim, &["resourceClaimName"]));
+        }
+        add("resourceclaims", text(pod, &["status", "extendedResourceClaimStatus", "resourceClaimName"]));
         for volume in items(spec, "volumes") {
             add("secrets", text(volume, &["secret", "secretName"]));
             add("secrets", text(volume, &["azureFile", "secretName"]));

@@ -16,12 +16,13 @@ use crate::context::Context;
 use crate::fair::Place;
 use crate::metrics::Series;
 use crate::query::Query;
+use crate::rbac::{self, Grant};
 use crate::respond::{self, Response};
 use crate::route::RequestInfo;
 use crate::server::ApiServer;
 use crate::user::UserInfo;
 use crate::{
-    aggregation, authn, compress, create, delete, discovery, edit, negotiate, node_rights, proxy, rbac, read, reviews,
+    aggregation, authn, compress, create, delete, discovery, edit, negotiate, node_rights, proxy, read, reviews,
     streams, subresource, usage, watch,
 };
 
@@ -97,7 +98,8 @@ async fn process(
     let _place = admit(server, &info, &user).await?;
     let allowed = demand(server, &user, &info.attributes(&info.verb));
     if let Some(record) = &record {
-        record.decided(allowed.is_ok());
+        let reason = allowed.as_ref().map(|grant| grant.as_ref().map(Grant::reason).unwrap_or_default());
+        record.decided(allowed.is_ok(), &reason.unwrap_or_default());
         request.extensions_mut().insert(Arc::clone(record));
     }
     allowed?;
@@ -140,27 +142,33 @@ async fn admit(server: &ApiServer, info: &RequestInfo, user: &UserInfo) -> Resul
     queue.place(&user.name).await.map(Some).map_err(refused)
 }
 
-/// Roles, or the pods of a node agent's node, allow it.
-pub(crate) fn may(server: &ApiServer, user: &UserInfo, asked: &Attributes) -> bool {
-    rbac::allows(&server.store, user, asked) || node_rights::allows(server, user, asked)
+/// What allows it: the group of the masters, a node agent's own rights, or a binding. Otherwise why not, if there is more
+/// to say than that nothing does.
+pub(crate) fn authorize(server: &ApiServer, user: &UserInfo, asked: &Attributes) -> Result<Option<Grant>, String> {
+    if user.is_master() {
+        return Ok(None);
+    }
+    let as_node = node_rights::decide(server, user, asked).unwrap_or_else(|| Err(String::new()));
+    match as_node {
+        Ok(()) => Ok(None),
+        Err(why) => rbac::grant(&server.store, user, asked).map(Some).ok_or(why),
+    }
 }
 
-/// Refuses what the user may not do.
+/// Refuses what the user may not do; returns what allows it.
 ///
 /// # Errors
 /// 403.
-pub(crate) fn demand(server: &ApiServer, user: &UserInfo, asked: &Attributes) -> Result<(), Status> {
-    if may(server, user, asked) {
-        return Ok(());
-    }
-    let mut why = asked.refusal(user);
-    if let Some(more) = node_rights::refusal(user, asked) {
-        why = format!("{why}: {more}");
-    }
-    Err(if asked.is_resource() {
-        Status::forbidden_resource(&asked.group, &asked.full_resource(), &asked.name, &why)
-    } else {
-        Status::forbidden_path(&why)
+pub(crate) fn demand(server: &ApiServer, user: &UserInfo, asked: &Attributes) -> Result<Option<Grant>, Status> {
+    authorize(server, user, asked).map_err(|more| {
+        let mut why = asked.refusal(user);
+        if !more.is_empty() {
+            why = format!("{why}: {more}");
+        }
+        match asked.is_resource() {
+            true => Status::forbidden_resource(&asked.group, &asked.full_resource(), &asked.name, &why),
+            false => Status::forbidden_path(&why),
+        }
     })
 }
 

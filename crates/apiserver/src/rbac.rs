@@ -83,31 +83,64 @@ fn policy<R>(entry: &Entry, read: impl FnOnce(&Policy) -> R) -> R {
     read(derived.policy.get_or_init(|| Policy::parse(&entry.value)))
 }
 
+/// A binding that gives the user a right.
+pub(crate) struct Grant {
+    binding: Arc<Entry>,
+    /// Which of its subjects the user is.
+    subject: usize,
+}
+
+impl Grant {
+    /// For the log and for who asks, in upstream's words.
+    pub(crate) fn reason(&self) -> String {
+        let (kind, name) = match self.binding.key.split('/').collect::<Vec<_>>().as_slice() {
+            [_, namespace, name] => ("RoleBinding", format!("{name}/{namespace}")),
+            [.., name] => ("ClusterRoleBinding", (*name).to_owned()),
+            [] => ("ClusterRoleBinding", String::new()),
+        };
+        policy(&self.binding, |policy| {
+            let (role_kind, role) = &policy.role;
+            let subject = policy.subjects.get(self.subject).map(ToString::to_string).unwrap_or_default();
+            format!("RBAC: allowed by {kind} {name:?} of {role_kind} {role:?} to {subject}")
+        })
+    }
+}
+
 /// The user may do what is asked.
 pub(crate) fn allows(store: &Store, user: &UserInfo, asked: &Attributes) -> bool {
-    user.is_master() || any_rule(store, user, &asked.namespace, |rule| rule.allows(asked))
+    user.is_master() || grant(store, user, asked).is_some()
+}
+
+/// What allows the user to do what is asked.
+pub(crate) fn grant(store: &Store, user: &UserInfo, asked: &Attributes) -> Option<Grant> {
+    find_rule(store, user, &asked.namespace, |rule| rule.allows(asked))
 }
 
 /// All rules that hold for the user in a namespace (with those that hold everywhere).
 pub(crate) fn rules_for(store: &Store, user: &UserInfo, namespace: &str) -> Vec<Rule> {
     let mut rules = Vec::new();
-    any_rule(store, user, namespace, |rule| {
+    find_rule(store, user, namespace, |rule| {
         rules.push(rule.clone());
         false
     });
     rules
 }
 
-fn any_rule(store: &Store, user: &UserInfo, namespace: &str, mut wanted: impl FnMut(&Rule) -> bool) -> bool {
+/// The first binding with a rule that is wanted.
+fn find_rule(store: &Store, user: &UserInfo, namespace: &str, mut wanted: impl FnMut(&Rule) -> bool) -> Option<Grant> {
     let mut scopes = vec![("clusterrolebindings", String::new())];
     if !namespace.is_empty() {
         scopes.push(("rolebindings", format!("{namespace}/")));
     }
-    scopes.into_iter().any(|(plural, place)| {
-        let bindings = entries(store, &format!("{plural}.{RBAC_GROUP}/{place}"));
-        let roles = bindings.iter().filter_map(|binding| granted(store, binding, user, namespace));
-        roles.into_iter().any(|role| policy(&role, |policy| policy.rules.iter().any(&mut wanted)))
-    })
+    let bindings =
+        scopes.into_iter().flat_map(|(plural, place)| entries(store, &format!("{plural}.{RBAC_GROUP}/{place}")));
+    for binding in bindings {
+        let Some((subject, role)) = granted(store, &binding, user, namespace) else { continue };
+        if policy(&role, |policy| policy.rules.iter().any(&mut wanted)) {
+            return Some(Grant { binding, subject });
+        }
+    }
+    None
 }
 
 fn entries(store: &Store, prefix: &str) -> Vec<Arc<Entry>> {
@@ -115,9 +148,11 @@ fn entries(store: &Store, prefix: &str) -> Vec<Arc<Entry>> {
     store.list(&query).map(|list| list.entries).unwrap_or_default()
 }
 
-/// The role that a binding gives the user.
-fn granted(store: &Store, binding: &Entry, user: &UserInfo, namespace: &str) -> Option<Arc<Entry>> {
-    let (kind, name) =
-        policy(binding, |policy| policy.subjects.iter().any(|subject| subject.is(user)).then(|| policy.role.clone()))?;
-    role_entry(store, &kind, namespace, &name)
+/// Which of a binding's subjects the user is, and the role that this gives him.
+fn granted(store: &Store, binding: &Entry, user: &UserInfo, namespace: &str) -> Option<(usize, Arc<Entry>)> {
+    let (subject, (kind, name)) = policy(binding, |policy| {
+        let subject = policy.subjects.iter().position(|subject| subject.is(user))?;
+        Some((subject, policy.role.clone()))
+    })?;
+    role_entry(store, &kind, namespace, &name).map(|role| (subject, role))
 }

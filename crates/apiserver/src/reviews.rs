@@ -1,16 +1,18 @@
 //! Kinds that are questions: created, answered, never stored (facts, section 1.14).
 
-use isopod_schema::{Reason, Status};
+use isopod_planner::admission::Operation;
+use isopod_schema::{Kind, Status, validate};
 use serde_json::{Value, json};
 
-use crate::authn;
+use crate::admission::Asked;
 use crate::authz::{Attributes, Rule};
 use crate::context::{Context, WriteOptions};
 use crate::negotiate::{self, Form};
-use crate::rbac;
+use crate::pipeline::authorize;
 use crate::respond::{self, Response};
 use crate::strategy::text;
 use crate::user::UserInfo;
+use crate::{authn, create, node_rights, rbac};
 
 pub(crate) async fn create(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
     if context.shape.output.form != Form::Object {
@@ -20,25 +22,40 @@ pub(crate) async fn create(context: &Context<'_>, body: &[u8]) -> Result<Respons
     let mut object = context.decode(body, &options)?;
     object["apiVersion"] = context.kind.api_version().into();
     object["kind"] = context.kind.kind.as_str().into();
+    create::place(context, &mut object)?;
+    let asked = Asked::new(context, Operation::Create, &object, None, options.dry_run);
+    if asked.mutate(&mut object).await? {
+        object = create::normalised(context, object)?;
+    }
+    complete(context.kind, &object)?;
+    let errors = validate::review(context.kind, &object);
+    if !errors.is_empty() {
+        return Err(Status::invalid(context.kind, "", &errors));
+    }
+    asked.validate(&object).await?;
     object["status"] = answer(context, &object).await?;
     Ok(respond::document(201, &object, &context.shape.output))
+}
+
+/// Without these there is no question.
+fn complete(kind: &Kind, object: &Value) -> Result<(), Status> {
+    let is_missing = |field: &str| text(object, &["spec", field]).is_empty();
+    match kind.plural.as_str() {
+        "selfsubjectrulesreviews" if is_missing("namespace") => Err(Status::bad_request("no namespace on request")),
+        "tokenreviews" if is_missing("token") => {
+            Err(Status::bad_request("token is required for TokenReview in authentication"))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn answer(context: &Context<'_>, object: &Value) -> Result<Value, Status> {
     let spec = &object["spec"];
     match context.kind.plural.as_str() {
         "selfsubjectreviews" => Ok(json!({"userInfo": user_value(&context.user)})),
-        "selfsubjectaccessreviews" => access(context, &context.user, spec),
+        "selfsubjectaccessreviews" => Ok(access(context, &context.user, spec)),
         "selfsubjectrulesreviews" => Ok(rules(context, text(spec, &["namespace"]))),
-        "subjectaccessreviews" => access(context, &subject(spec), spec),
-        "localsubjectaccessreviews" => {
-            let namespace = text(spec, &["resourceAttributes", "namespace"]);
-            if namespace != context.namespace() {
-                let text = format!("spec.resourceAttributes.namespace must be {:?}", context.namespace());
-                return Err(Status::new(Reason::Invalid, text));
-            }
-            access(context, &subject(spec), spec)
-        }
+        "subjectaccessreviews" | "localsubjectaccessreviews" => Ok(access(context, &subject(spec), spec)),
         "tokenreviews" => Ok(token(context, spec).await),
         _ => Err(Status::method_not_allowed(context.kind, "create")),
     }
@@ -60,32 +77,37 @@ fn subject(spec: &Value) -> UserInfo {
     UserInfo { name: text(spec, &["user"]).into(), groups, uid: text(spec, &["uid"]).into(), ..UserInfo::default() }
 }
 
-fn attributes(spec: &Value) -> Result<Attributes, Status> {
-    let resource = &spec["resourceAttributes"];
-    let path = &spec["nonResourceAttributes"];
+fn attributes(spec: &Value) -> Attributes {
+    let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     let of = |value: &Value, field: &str| text(value, &[field]).to_owned();
-    match (resource.is_object(), path.is_object()) {
-        (true, false) => Ok(Attributes {
-            verb: of(resource, "verb"),
-            group: of(resource, "group"),
-            resource: of(resource, "resource"),
-            subresource: of(resource, "subresource"),
-            namespace: of(resource, "namespace"),
-            name: of(resource, "name"),
-            path: String::new(),
-        }),
-        (false, true) => Ok(Attributes { verb: of(path, "verb"), path: of(path, "path"), ..Attributes::default() }),
-        _ => {
-            let text =
-                "spec: Invalid value: exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            Err(Status::new(Reason::Invalid, text))
-        }
+    if path.is_object() {
+        return Attributes { verb: of(path, "verb"), path: of(path, "path"), ..Attributes::default() };
+    }
+    Attributes {
+        verb: of(resource, "verb"),
+        group: of(resource, "group"),
+        resource: of(resource, "resource"),
+        subresource: of(resource, "subresource"),
+        namespace: of(resource, "namespace"),
+        name: of(resource, "name"),
+        path: String::new(),
+        fields: validate::reviews::fields(&resource["fieldSelector"]),
     }
 }
 
-fn access(context: &Context<'_>, user: &UserInfo, spec: &Value) -> Result<Value, Status> {
-    let asked = attributes(spec)?;
-    Ok(json!({"allowed": crate::pipeline::may(&context.server, user, &asked)}))
+fn access(context: &Context<'_>, user: &UserInfo, spec: &Value) -> Value {
+    let mut status = json!({"allowed": false});
+    let reason = match authorize(&context.server, user, &attributes(spec)) {
+        Ok(grant) => {
+            status["allowed"] = true.into();
+            grant.map(|grant| grant.reason()).unwrap_or_default()
+        }
+        Err(why) => why,
+    };
+    if !reason.is_empty() {
+        status["reason"] = reason.into();
+    }
+    status
 }
 
 fn rules(context: &Context<'_>, namespace: &str) -> Value {
@@ -105,11 +127,16 @@ fn rules(context: &Context<'_>, namespace: &str) -> Value {
         value
     };
     let path = |rule: &&Rule| json!({"verbs": rule.verbs, "nonResourceURLs": rule.paths});
-    json!({
+    let is_node = node_rights::node_of(&context.user).is_some();
+    let mut status = json!({
         "resourceRules": resources.iter().map(resource).collect::<Vec<_>>(),
         "nonResourceRules": paths.iter().map(path).collect::<Vec<_>>(),
-        "incomplete": false,
-    })
+        "incomplete": is_node,
+    });
+    if is_node {
+        status["evaluationError"] = "node authorizer does not support user rule resolution".into();
+    }
+    status
 }
 
 async fn token(context: &Context<'_>, spec: &Value) -> Value {

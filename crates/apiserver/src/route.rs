@@ -1,6 +1,8 @@
 //! What a request asks for, read off its method, path and query (facts, section 1.2). Pure.
 
 use http::Method;
+use isopod_schema::names;
+use isopod_schema::selector::FieldSelector;
 
 use crate::authz::Attributes;
 use crate::query::{Query, decode_path};
@@ -20,6 +22,8 @@ pub(crate) struct RequestInfo {
     pub(crate) name: String,
     /// The path as it came.
     pub(crate) path: String,
+    /// What the field selector of a collection demands to be equal: field and value.
+    pub(crate) fields: Vec<(String, String)>,
 }
 
 impl RequestInfo {
@@ -40,7 +44,7 @@ impl RequestInfo {
         (info.group, info.version, info.path) = (group.into(), version.into(), path.into());
         let watch = legacy_watch || query.flag("watch");
         info.verb = info.verb_of(method, watch).to_owned();
-        info.name_from_selector(query);
+        info.narrow(query);
         info
     }
 
@@ -69,15 +73,16 @@ impl RequestInfo {
         }
     }
 
-    /// A collection request for one name is authorised as a request for that name.
-    fn name_from_selector(&mut self, query: &Query) {
-        if self.name.is_empty()
-            && matches!(self.verb.as_str(), "list" | "watch" | "deletecollection")
-            && let Some(name) = query.get("fieldSelector").and_then(|text| text.strip_prefix("metadata.name="))
-            && !name.contains([',', '=', '!', '\\'])
-        {
-            self.name = name.into();
+    /// A collection request is authorised as what its field selector leaves of it; for one name, as a request for that.
+    fn narrow(&mut self, query: &Query) {
+        if !self.name.is_empty() || !matches!(self.verb.as_str(), "list" | "watch" | "deletecollection") {
+            return;
         }
+        let Some(Ok(selector)) = query.get("fieldSelector").map(FieldSelector::parse) else { return };
+        let equal = selector.terms.into_iter().filter(|term| term.equal);
+        self.fields = equal.map(|term| (term.key, term.value)).collect();
+        let name = self.fields.iter().find(|(field, _)| field == "metadata.name").map(|(_, name)| name.clone());
+        self.name = name.filter(|name| names::path_segment(name).is_empty()).unwrap_or_default();
     }
 
     /// What permission this request needs, with another verb if need be.
@@ -90,6 +95,7 @@ impl RequestInfo {
             namespace: self.namespace.clone(),
             name: self.name.clone(),
             path: self.path.clone(),
+            fields: self.fields.clone(),
         }
     }
 
@@ -126,6 +132,9 @@ mod tests {
             ("GET", "/api/v1/namespaces", "list /v1  namespaces "),
             ("PATCH", "/api/v1/nodes/a%2Fb/status", "patch /v1  nodes/status a/b"),
             ("GET", "/api/v1/pods?fieldSelector=metadata.name%3Dx", "list /v1  pods x"),
+            ("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn%2Cmetadata.name%3Dx", "list /v1  pods x"),
+            ("GET", "/api/v1/pods?fieldSelector=metadata.name!%3Dx", "list /v1  pods "),
+            ("GET", "/api/v1/pods?fieldSelector=metadata.name%3Da%2Fb", "list /v1  pods "),
             ("GET", "/api/v1/namespaces/n/pods/p/log?watch=1", "get /v1 n pods/log p"),
             ("GET", "/api/v1", "get /   "),
             ("GET", "/readyz", "get /   "),

@@ -13,6 +13,7 @@ mod pod;
 mod pod_spec;
 mod rbac;
 mod resize;
+pub mod reviews;
 mod service;
 mod shape;
 mod signing;
@@ -209,6 +210,14 @@ pub fn create(kind: &Kind, object: &Value) -> Vec<FieldError> {
     metadata::create(kind, object, &mut errors);
     shape::check(kind, object, &mut errors);
     rules(kind, object, None, &mut errors);
+    errors.list
+}
+
+/// Checks a question: an object of a kind that is answered and never stored.
+pub fn review(kind: &Kind, object: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    shape::check(kind, object, &mut errors);
+    reviews::check(kind, object, &mut errors);
     errors.list
 }
 

@@ -74,6 +74,29 @@ async fn nobody_grants_more_than_they_have() {
 }
 
 #[tokio::test]
+async fn roles_that_gather_others_are_for_those_who_have_everything() {
+    let cluster = Cluster::new().await;
+    let all = json!([{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "verbs": ["*"]}]);
+    cluster.create(&format!("{RBAC}/clusterroles"), "", json!({"metadata": {"name": "keeper"}, "rules": all})).await;
+    let binding = json!({
+        "metadata": {"name": "keeper"}, "roleRef": {"kind": "ClusterRole", "name": "keeper"},
+        "subjects": [{"kind": "User", "name": "joe"}],
+    });
+    cluster.create(&format!("{RBAC}/clusterrolebindings"), "", binding).await;
+    let line = "PATCH /apis/rbac.authorization.k8s.io/v1/clusterroles/keeper";
+    let rule = json!({"aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}});
+    let joe = cluster.user(UserInfo::new("joe", [""; 0]));
+    // All verbs on roles has `escalate` among them; without it there is a way around the rules of others.
+    let mut some = all.clone();
+    some[0]["verbs"] = json!(["get", "update", "patch"]);
+    cluster.ok(line, json!({"rules": some})).await;
+    let (code, message) = joe.refused(line, rule.clone()).await;
+    assert_eq!((code, message.contains("attempting to grant RBAC permissions not currently held")), (403, true));
+    joe.ok(line, json!({"metadata": {"labels": {"c": "d"}}})).await;
+    cluster.ok(line, rule).await;
+}
+
+#[tokio::test]
 async fn reviews_answer() {
     let cluster = Cluster::new().await;
     grant(&cluster, "view", "view").await;

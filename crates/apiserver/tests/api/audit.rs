@@ -77,6 +77,7 @@ async fn requests_are_recorded_as_the_policy_says() {
     assert_eq!((&map["responseStatus"]["code"], &map["verb"]), (&json!(201), &json!("create")));
     assert_eq!(map["requestReceivedTimestamp"], "2026-01-01T00:00:00.000000Z");
     assert_eq!(map["annotations"]["authorization.k8s.io/decision"], "allow");
+    assert_eq!(map["annotations"]["authorization.k8s.io/reason"], "", "the masters may do everything");
     let secret = &found[1];
     assert_eq!(
         (&secret["level"], &secret["requestObject"], &secret["responseObject"]),

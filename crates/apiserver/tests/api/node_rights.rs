@@ -60,7 +60,13 @@ async fn node_agents_read_what_their_pods_refer_to() {
         ("GET persistentvolumeclaims/other", false),
         ("DELETE secrets/key", false),
         ("GET serviceaccounts/default", true),
-        ("GET pods", true),
+        ("GET pods", false),
+        ("GET pods?fieldSelector=spec.nodeName%3Dn", true),
+        ("GET pods?fieldSelector=spec.nodeName%3Dm", false),
+        ("GET pods?fieldSelector=spec.nodeName!%3Dm", false),
+        ("GET pods?fieldSelector=metadata.name%3Dp", true),
+        ("GET pods/p", true),
+        ("GET pods/q", false),
         ("GET services", true),
         ("GET resourcequotas", false),
     ];
@@ -91,4 +97,82 @@ async fn node_agents_read_what_their_pods_refer_to() {
     let review = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "secrets", "name": "other", "namespace": "default"}}});
     let asked = agent.ok("POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review).await;
     assert_eq!(asked["status"]["allowed"], false);
+}
+
+/// Asks for rights: `verb group resource[/subresource] [namespace/]name`.
+async fn may(user: &Cluster, line: &str) -> (bool, String) {
+    let words: Vec<&str> = line.split(' ').collect();
+    let [verb, group, resource, name] = words.as_slice() else { panic!("{line}") };
+    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+    let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+    let (name, field) = name.split_once('?').unwrap_or((name, ""));
+    let group = if *group == "core" { "" } else { group };
+    let mut attributes = json!({
+        "verb": verb, "group": group, "resource": resource, "subresource": subresource, "namespace": namespace, "name": name,
+    });
+    if !field.is_empty() {
+        attributes["fieldSelector"] = json!({"rawSelector": field});
+    }
+    let review = json!({"spec": {"resourceAttributes": attributes}});
+    let asked = user.ok("POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review).await;
+    let status = &asked["status"];
+    (status["allowed"] == true, status["reason"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn node_agents_see_their_own_node_and_what_its_pods_need() {
+    let cluster = Cluster::new().await;
+    bound(&cluster, "p", "n", json!({"resourceClaims": [{"name": "gpu", "resourceClaimName": "gpu"}]})).await;
+    let mirror = json!({
+        "metadata": {"name": "mirror", "annotations": {"kubernetes.io/config.mirror": "x"}},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "x"}], "imagePullSecrets": [{"name": "key"}]},
+    });
+    cluster.create("pods", "default", mirror).await;
+    let attachment = json!({
+        "metadata": {"name": "a"}, "spec": {"attacher": "x", "nodeName": "n", "source": {"persistentVolumeName": "v"}},
+    });
+    cluster.create("storage.k8s.io/v1/volumeattachments", "", attachment).await;
+    let agent = cluster.user(UserInfo::new("system:node:n", ["system:nodes"]));
+    let table = [
+        ("get core nodes n", ""),
+        ("get core nodes m", "node 'n' cannot read 'm', only its own Node object"),
+        ("list core nodes ", "node 'n' cannot read all nodes, only its own Node object"),
+        ("watch core nodes n", ""),
+        ("delete core nodes n", "-"),
+        ("patch core nodes/status n", ""),
+        ("update core pods/status default/p", ""),
+        ("update core pods default/p", "-"),
+        ("create core pods/eviction default/p", ""),
+        ("create core pods/exec default/p", "-"),
+        ("list core pods default/?spec.nodeName=n", ""),
+        ("list core pods default/?spec.nodeName=m", "can only list/watch pods with spec.nodeName field selector"),
+        ("get core secrets default/key", "no relationship found between node 'n' and this object"),
+        ("list core secrets default/", "No Object name found"),
+        ("delete core secrets default/key", "can only read resources of this type"),
+        ("get resource.k8s.io resourceclaims default/gpu", ""),
+        ("get resource.k8s.io resourceclaims default/other", "no relationship found"),
+        ("list resource.k8s.io resourceclaims default/gpu", "can only get individual resources of this type"),
+        ("list resource.k8s.io resourceslices ?spec.nodeName=n", ""),
+        ("list resource.k8s.io resourceslices ", "with nodeName field selector"),
+        ("create resource.k8s.io resourceslices ", ""),
+        ("get storage.k8s.io volumeattachments a", ""),
+        ("get storage.k8s.io volumeattachments b", "no relationship found"),
+        ("create storage.k8s.io csinodes ", ""),
+        ("get storage.k8s.io csinodes m", "can only access CSINode with the same name"),
+        ("get coordination.k8s.io leases default/n", "in the \"kube-node-lease\" system namespace"),
+        (
+            "list coordination.k8s.io leases kube-node-lease/n",
+            "can only get, create, update, patch, or delete a node lease",
+        ),
+        ("create core serviceaccounts/token default/default", ""),
+        ("create core serviceaccounts/token default/other", "no relationship found"),
+        ("create core serviceaccounts default/", "can only create tokens for individual service accounts"),
+        ("watch core services ", ""),
+        ("watch core namespaces ", "-"),
+    ];
+    for (line, why) in table {
+        let (allowed, reason) = may(&agent, line).await;
+        assert_eq!(allowed, why.is_empty(), "{line}: {reason}");
+        assert!(reason.contains(why.trim_start_matches('-')), "{line}: {reason}");
+    }
 }

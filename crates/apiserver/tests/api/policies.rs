@@ -251,3 +251,21 @@ async fn tokens_are_of_the_account_that_is_named() {
         assert_eq!((found, message.contains(part)), (code, true), "{message}");
     }
 }
+
+#[tokio::test]
+async fn questions_are_admitted_too() {
+    let cluster = Cluster::new().await;
+    let constraints = rules("authorization.k8s.io", "selfsubjectaccessreviews");
+    let validations =
+        json!([{"expression": "object.spec.resourceAttributes.resource != 'secrets'", "message": "do not ask"}]);
+    let policy =
+        json!({"metadata": {"name": "q"}, "spec": {"matchConstraints": constraints, "validations": validations}});
+    cluster.ok(&format!("POST {BASE}/validatingadmissionpolicies"), policy).await;
+    let binding = json!({"metadata": {"name": "q"}, "spec": {"policyName": "q", "validationActions": ["Deny"]}});
+    cluster.ok(&format!("POST {BASE}/validatingadmissionpolicybindings"), binding).await;
+    let about = |resource: &str| json!({"spec": {"resourceAttributes": {"verb": "get", "resource": resource}}});
+    let line = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    assert_eq!(cluster.ok(line, about("pods")).await["status"]["allowed"], true);
+    let (code, message) = cluster.refused(line, about("secrets")).await;
+    assert_eq!((code, message.contains("do not ask")), (422, true), "{message}");
+}

@@ -34,7 +34,8 @@ pub fn service_account_name(pod: &Value) -> &str {
 
 /// Names the account, mounts its token, and takes over its pull secrets.
 pub(super) fn add_service_account(pod: &mut Value, request: &Request<'_>, facts: &dyn Facts) -> Result<bool, Denied> {
-    if !request.creates("", "pods") {
+    // What shows a pod of a node's own making is not made into something else.
+    if !request.creates("", "pods") || !pod["metadata"]["annotations"][super::nodes::MIRROR].is_null() {
         return Ok(false);
     }
     let name = service_account_name(pod).to_owned();
