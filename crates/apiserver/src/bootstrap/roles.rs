@@ -1,261 +1,202 @@
-//! The roles and bindings that every cluster has, as a table. `core` stands for the core API group.
+//! The roles and bindings that every cluster has, read from the table beside this file, which says how it is written.
 
 use serde_json::{Value, json};
 
 use crate::rbac::RBAC_GROUP;
 
-/// `groups | resources | verbs`.
-type RuleText = &'static str;
-
+const TABLE: &str = include_str!("roles.txt");
 const READ: &str = "get list watch";
-
-/// What a namespace's viewer sees.
-const VIEWED: [(&str, &str); 8] = [
-    (
-        "core",
-        "bindings configmaps endpoints events limitranges namespaces namespaces/status persistentvolumeclaims \
-         persistentvolumeclaims/status pods pods/log pods/status replicationcontrollers replicationcontrollers/scale \
-         replicationcontrollers/status resourcequotas resourcequotas/status serviceaccounts services services/status",
-    ),
-    (
-        "apps",
-        "controllerrevisions daemonsets daemonsets/status deployments deployments/scale deployments/status replicasets \
-         replicasets/scale replicasets/status statefulsets statefulsets/scale statefulsets/status",
-    ),
-    ("autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status"),
-    ("batch", "cronjobs cronjobs/status jobs jobs/status"),
-    ("networking.k8s.io", "ingresses ingresses/status networkpolicies"),
-    ("policy", "poddisruptionbudgets poddisruptionbudgets/status"),
-    ("discovery.k8s.io", "endpointslices"),
-    ("metrics.k8s.io", "pods"),
-];
-
-const EDITED: [(&str, &str); 7] = [
-    (
-        "core",
-        "configmaps events persistentvolumeclaims pods pods/attach pods/eviction pods/exec pods/portforward pods/proxy \
-         replicationcontrollers replicationcontrollers/scale secrets serviceaccounts services services/proxy",
-    ),
-    (
-        "apps",
-        "daemonsets deployments deployments/rollback deployments/scale replicasets replicasets/scale statefulsets \
-         statefulsets/scale",
-    ),
-    ("autoscaling", "horizontalpodautoscalers"),
-    ("batch", "cronjobs jobs"),
-    ("networking.k8s.io", "ingresses networkpolicies"),
-    ("policy", "poddisruptionbudgets"),
-    ("discovery.k8s.io", "endpointslices"),
-];
-
 const WRITE: &str = "create delete deletecollection patch update";
-const EDIT_MORE: [RuleText; 4] = [
-    "core | secrets pods/attach pods/exec pods/portforward pods/proxy services/proxy | get list watch",
-    "core | serviceaccounts | impersonate",
-    "core | serviceaccounts/token | create",
-    "core | replicationcontrollers/scale | get",
-];
-const ADMIN_MORE: [RuleText; 2] = [
-    "rbac.authorization.k8s.io | roles rolebindings | create delete deletecollection get list patch update watch",
-    "authorization.k8s.io | localsubjectaccessreviews | create",
-];
 
-const CONTROLLERS: [RuleText; 1] = ["* | * | get list watch create update patch delete deletecollection"];
-
-const HOST_AGENT: [RuleText; 11] = [
-    "core | nodes nodes/status | get list watch create update patch delete",
-    "core | pods | get list watch patch update delete",
-    "core | pods/status | get patch update",
-    "core events.k8s.io | events | create patch update",
-    "core | configmaps secrets serviceaccounts services endpoints namespaces persistentvolumeclaims persistentvolumes | get list watch",
-    "core | persistentvolumes | patch update",
-    "core | persistentvolumeclaims/status | patch update",
-    "core | serviceaccounts/token | create",
-    "discovery.k8s.io networking.k8s.io node.k8s.io storage.k8s.io vpcresources.k8s.aws | * | get list watch",
-    "coordination.k8s.io | leases | get list watch create update patch delete",
-    "isopod.dev | * | get list watch create update patch delete",
-];
-
-const NODE: [RuleText; 10] = [
-    "authentication.k8s.io | tokenreviews | create",
-    "authorization.k8s.io | localsubjectaccessreviews subjectaccessreviews | create",
-    "core | services | get list watch",
-    "core | nodes | create get list watch update patch",
-    "core | nodes/status | update patch",
-    "core | events | create update patch",
-    "core | pods | get list watch create delete",
-    "core | pods/status pods/eviction | create update patch",
-    "core | configmaps secrets persistentvolumeclaims persistentvolumes | get list watch",
-    "coordination.k8s.io | leases | get create update patch delete",
-];
-
-/// The API server's own signers.
-const SIGNER: [RuleText; 3] = [
-    "certificates.k8s.io | certificatesigningrequests | get list watch",
-    "certificates.k8s.io | certificatesigningrequests/approval certificatesigningrequests/status | update",
-    "certificates.k8s.io | signers | approve sign",
-];
-
-const BASIC_USER: [RuleText; 2] = [
-    "authorization.k8s.io | selfsubjectaccessreviews selfsubjectrulesreviews | create",
-    "authentication.k8s.io | selfsubjectreviews | create",
-];
-
-const DISCOVERY_PATHS: &str =
-    "/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/";
-const PUBLIC_PATHS: &str = "/healthz /livez /readyz /version /version/";
-const ISSUER_PATHS: &str =
-    "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/";
-
-/// Role and the subjects it is given to: `Group:NAME` or `User:NAME`.
-const BINDINGS: [(&str, &str); 10] = [
-    ("cluster-admin", "Group:system:masters"),
-    ("system:discovery", "Group:system:authenticated"),
-    ("system:basic-user", "Group:system:authenticated"),
-    ("system:public-info-viewer", "Group:system:authenticated Group:system:unauthenticated"),
-    ("system:service-account-issuer-discovery", "Group:system:serviceaccounts"),
-    ("system:isopod:controllers", "User:system:isopod:controllers Group:system:isopod:controllers"),
-    ("system:isopod:host-agent", "User:system:isopod:host-agent Group:system:isopod:host-agents"),
-    ("system:isopod:signer", "User:system:isopod:signer"),
-    ("system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", "Group:system:nodes"),
-    ("system:node", ""),
-];
+/// A section of the table.
+#[derive(Default)]
+struct Role<'t> {
+    /// Empty for cluster roles.
+    namespace: &'t str,
+    name: &'t str,
+    subjects: Vec<&'t str>,
+    binding: &'t str,
+    parts_of: Vec<&'t str>,
+    gathers: &'t str,
+    rules: Vec<Value>,
+}
 
 /// All roles and bindings.
 pub(super) fn all() -> Vec<Value> {
-    let roles = [
-        ("cluster-admin", vec![rule("* | * | *"), path_rule("*", "*")]),
-        ("system:discovery", vec![path_rule(DISCOVERY_PATHS, "get")]),
-        ("system:basic-user", BASIC_USER.into_iter().map(rule).collect()),
-        ("system:public-info-viewer", vec![path_rule(PUBLIC_PATHS, "get")]),
-        ("system:service-account-issuer-discovery", vec![path_rule(ISSUER_PATHS, "get")]),
-        ("system:node", NODE.into_iter().map(rule).collect()),
-        (
-            "system:auth-delegator",
-            vec![
-                rule("authentication.k8s.io | tokenreviews | create"),
-                rule("authorization.k8s.io | subjectaccessreviews | create"),
-            ],
-        ),
-        ("system:isopod:signer", SIGNER.into_iter().map(rule).collect()),
-        (
-            "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
-            vec![rule("certificates.k8s.io | certificatesigningrequests/nodeclient | create")],
-        ),
-        (
-            "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
-            vec![rule("certificates.k8s.io | certificatesigningrequests/selfnodeclient | create")],
-        ),
-        ("system:isopod:controllers", CONTROLLERS.into_iter().map(rule).collect()),
-        ("system:isopod:host-agent", HOST_AGENT.into_iter().map(rule).collect()),
-    ];
-    let bindings = BINDINGS.into_iter().filter(|(_, subjects)| !subjects.is_empty());
-    let roles = roles.into_iter().map(|(name, rules)| object("ClusterRole", name, json!({"rules": rules})));
-    let bindings = bindings.map(|(role, subjects)| binding(role, subjects));
-    roles.chain(aggregated()).chain(bindings).chain([reader_role()]).collect()
+    let roles = read(TABLE);
+    let bindings = roles.iter().filter(|role| !role.subjects.is_empty()).map(Role::bound);
+    roles.iter().map(|role| role.object(&roles)).chain(bindings).collect()
 }
 
-/// The roles for users, with the roles that they consist of. Each has what the one before it has, and whoever brings a
-/// kind adds to them with a label.
-fn aggregated() -> Vec<Value> {
-    let admin: Vec<Value> = ADMIN_MORE.into_iter().map(rule).collect();
-    // In the order in which the parts' names would bring them together.
-    let edits = [edit(), view()].concat();
-    let parts = [
-        ("view", view(), view(), "edit"),
-        ("edit", edit(), edits.clone(), "admin"),
-        ("admin", admin.clone(), [edits, admin].concat(), ""),
-    ];
-    let mut roles = Vec::new();
-    for (name, rules, whole, next) in parts {
-        let label = |name: &str| format!("{RBAC_GROUP}/aggregate-to-{name}");
-        let mut part = object("ClusterRole", &format!("system:aggregate-to-{name}"), json!({"rules": rules}));
-        part["metadata"]["labels"][label(name)] = "true".into();
-        let selectors = json!({"clusterRoleSelectors": [{"matchLabels": {label(name): "true"}}]});
-        let mut role = object("ClusterRole", name, json!({"aggregationRule": selectors, "rules": whole}));
-        if !next.is_empty() {
-            role["metadata"]["labels"][label(next)] = "true".into();
+fn read(table: &str) -> Vec<Role<'_>> {
+    let mut roles: Vec<Role<'_>> = Vec::new();
+    for line in table.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (first, rest) = line.trim_start().split_once(' ').unwrap_or((line, ""));
+        if !line.starts_with(' ') {
+            let (namespace, name) = rest.split_once('/').unwrap_or(("", rest));
+            roles.push(Role { namespace, name, binding: name, ..Role::default() });
+            continue;
         }
-        roles.extend([part, role]);
+        let Some(role) = roles.last_mut() else { continue };
+        match first {
+            "to" => role.subjects = rest.split(' ').collect(),
+            "as" => role.binding = rest,
+            "in" => role.parts_of = rest.split(' ').collect(),
+            "gathers" => role.gathers = rest,
+            _ => role.rules.push(rule(line)),
+        }
     }
     roles
 }
 
-fn view() -> Vec<Value> {
-    VIEWED.iter().map(|(group, resources)| rule_of(group, resources, READ)).collect()
-}
-
-fn edit() -> Vec<Value> {
-    let written = EDITED.iter().map(|(group, resources)| rule_of(group, resources, WRITE));
-    written.chain(EDIT_MORE.into_iter().map(rule)).collect()
+fn rule(line: &str) -> Value {
+    let parts: Vec<&str> = line.split('|').map(str::trim).collect();
+    match parts.as_slice() {
+        [verbs, groups, resources, names @ ..] => {
+            let mut rule = json!({"apiGroups": words(groups), "resources": words(resources), "verbs": words(verbs)});
+            if let [names] = names {
+                rule["resourceNames"] = json!(words(names));
+            }
+            rule
+        }
+        [verbs, paths] => json!({"nonResourceURLs": words(paths), "verbs": words(verbs)}),
+        _ => Value::Null,
+    }
 }
 
 fn words(text: &str) -> Vec<&str> {
-    text.split_whitespace().map(|word| if word == "core" { "" } else { word }).collect()
-}
-
-fn rule(text: RuleText) -> Value {
-    let mut parts = text.split('|').map(str::trim);
-    let mut next = || parts.next().unwrap_or_default();
-    let (groups, resources, verbs) = (next(), next(), next());
-    rule_of(groups, resources, verbs)
-}
-
-fn rule_of(groups: &str, resources: &str, verbs: &str) -> Value {
-    json!({"apiGroups": words(groups), "resources": words(resources), "verbs": words(verbs)})
-}
-
-fn path_rule(paths: &str, verbs: &str) -> Value {
-    json!({"nonResourceURLs": words(paths), "verbs": words(verbs)})
-}
-
-fn object(kind: &str, name: &str, more: Value) -> Value {
-    let mut object = json!({
-        "apiVersion": format!("{RBAC_GROUP}/v1"), "kind": kind,
-        "metadata": {
-            "name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
-            "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"},
-        },
-    });
-    for (field, value) in more.as_object().into_iter().flatten() {
-        object[field] = value.clone();
-    }
-    object
-}
-
-fn binding(role: &str, subjects: &str) -> Value {
-    let subject = |text: &str| {
-        let (kind, name) = text.split_once(':').unwrap_or(("User", text));
-        json!({"kind": kind, "name": name, "apiGroup": RBAC_GROUP})
+    let expand = |word| match word {
+        "READ" => READ,
+        "WRITE" => WRITE,
+        word => word,
     };
-    let subjects: Vec<Value> = subjects.split_whitespace().map(subject).collect();
-    let role_ref = json!({"apiGroup": RBAC_GROUP, "kind": "ClusterRole", "name": role});
-    object("ClusterRoleBinding", role, json!({"subjects": subjects, "roleRef": role_ref}))
+    let words = text.split_whitespace().flat_map(|word| expand(word).split(' '));
+    words.map(|word| if word == "core" { "" } else { word }).collect()
 }
 
-/// Lets extension API servers read how to authenticate their callers.
-fn reader_role() -> Value {
-    let mut rule = rule("core | configmaps | get list watch");
-    rule["resourceNames"] = json!(["extension-apiserver-authentication"]);
-    let mut role = object("Role", "extension-apiserver-authentication-reader", json!({"rules": [rule]}));
-    role["metadata"]["namespace"] = "kube-system".into();
-    role
+impl Role<'_> {
+    fn kind(&self) -> &'static str {
+        if self.namespace.is_empty() { "ClusterRole" } else { "Role" }
+    }
+
+    /// The rules, for a role that gathers those of others as the controller would bring them together: by the names of the
+    /// parts, each once.
+    fn all_rules(&self, roles: &[Self]) -> Vec<Value> {
+        if self.gathers.is_empty() {
+            return self.rules.clone();
+        }
+        let mut parts: Vec<&Self> = roles.iter().filter(|role| role.parts_of.contains(&self.gathers)).collect();
+        parts.sort_by_key(|part| part.name);
+        let mut rules = Vec::new();
+        for rule in parts.into_iter().flat_map(|part| part.all_rules(roles)) {
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        }
+        rules
+    }
+
+    fn object(&self, roles: &[Self]) -> Value {
+        let mut object = self.named(self.kind(), self.name, json!({"rules": self.all_rules(roles)}));
+        let label = |name: &str| format!("{RBAC_GROUP}/aggregate-to-{name}");
+        for whole in &self.parts_of {
+            object["metadata"]["labels"][label(whole)] = "true".into();
+        }
+        if !self.gathers.is_empty() {
+            let selectors = json!([{"matchLabels": {label(self.gathers): "true"}}]);
+            object["aggregationRule"] = json!({"clusterRoleSelectors": selectors});
+        }
+        object
+    }
+
+    fn bound(&self) -> Value {
+        let subject = |text: &&str| match text.split_once(':').unwrap_or(("User", text)) {
+            ("ServiceAccount", name) => {
+                let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+                json!({"kind": "ServiceAccount", "name": name, "namespace": namespace})
+            }
+            (kind, name) => json!({"kind": kind, "name": name, "apiGroup": RBAC_GROUP}),
+        };
+        let subjects: Vec<Value> = self.subjects.iter().map(subject).collect();
+        let role = json!({"apiGroup": RBAC_GROUP, "kind": self.kind(), "name": self.name});
+        let kind = format!("{}Binding", self.kind());
+        self.named(&kind, self.binding, json!({"subjects": subjects, "roleRef": role}))
+    }
+
+    fn named(&self, kind: &str, name: &str, more: Value) -> Value {
+        let mut object = json!({
+            "apiVersion": format!("{RBAC_GROUP}/v1"), "kind": kind,
+            "metadata": {
+                "name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+                "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"},
+            },
+        });
+        if !self.namespace.is_empty() {
+            object["metadata"]["namespace"] = self.namespace.into();
+        }
+        for (field, value) in more.as_object().into_iter().flatten() {
+            object[field] = value.clone();
+        }
+        object
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use isopod_schema::{Table, validate};
+
     use super::*;
 
     #[test]
-    fn every_binding_has_its_role() {
+    fn what_the_table_says_is_valid_and_whole() {
         let all = all();
-        let name = |object: &Value| object["metadata"]["name"].as_str().unwrap().to_owned();
-        let roles: Vec<String> = all.iter().filter(|object| object["kind"] == "ClusterRole").map(name).collect();
-        for binding in all.iter().filter(|object| object["kind"] == "ClusterRoleBinding") {
-            let role = binding["roleRef"]["name"].as_str().unwrap();
-            assert!(roles.iter().any(|name| name == role), "{role}");
-            assert!(!binding["subjects"].as_array().unwrap().is_empty());
+        let mut names = BTreeSet::new();
+        for object in &all {
+            let (kind, metadata) = (object["kind"].as_str().unwrap(), &object["metadata"]);
+            let row = Table::builtin().object_kind("rbac.authorization.k8s.io/v1", kind).unwrap();
+            assert_eq!(validate::create(row, object), [], "{object}");
+            assert!(names.insert(format!("{kind} {}/{}", metadata["namespace"], metadata["name"])), "twice: {object}");
+            if let Some(role) = object["roleRef"].as_object() {
+                let namespace = if role["kind"] == "Role" { &metadata["namespace"] } else { &Value::Null };
+                let role = format!("{} {namespace}/{}", role["kind"].as_str().unwrap(), role["name"]);
+                assert!(names.contains(&role), "{role}");
+            } else {
+                assert!(!object["rules"].as_array().unwrap().is_empty(), "{object}");
+            }
         }
-        assert_eq!(rule("core apps | pods | get")["apiGroups"], json!(["", "apps"]));
+        let shapes = TABLE.lines().filter(|line| line.starts_with(' ') && line.contains('|')).count();
+        let rules = read(TABLE).iter().map(|role| role.rules.len()).sum::<usize>();
+        assert_eq!(rules, shapes, "a line of the table was not read");
+    }
+
+    #[test]
+    fn lines_are_rules() {
+        let table = [
+            (
+                "  READ | core apps | pods",
+                json!({"apiGroups": ["", "apps"], "resources": ["pods"], "verbs": ["get", "list", "watch"]}),
+            ),
+            ("  get | /a /b/*", json!({"nonResourceURLs": ["/a", "/b/*"], "verbs": ["get"]})),
+            (
+                "  get update | core | configmaps | one two",
+                json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "update"], "resourceNames": ["one", "two"]}),
+            ),
+        ];
+        for (line, expected) in table {
+            assert_eq!(rule(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn editors_see_what_viewers_see_and_administrators_all_of_it() {
+        let roles = read(TABLE);
+        let rules = |name: &str| roles.iter().find(|role| role.name == name).unwrap().all_rules(&roles);
+        let (view, edit, admin) = (rules("view"), rules("edit"), rules("admin"));
+        assert!(view.iter().all(|rule| edit.contains(rule)) && edit.iter().all(|rule| admin.contains(rule)));
+        assert!(view.len() < edit.len() && edit.len() < admin.len());
+        let reads_secrets = |rule: &Value| rule["resources"].as_array().unwrap().contains(&json!("secrets"));
+        assert!(!view.iter().any(reads_secrets) && edit.iter().any(reads_secrets));
     }
 }
