@@ -188,7 +188,11 @@ impl<'t> Context<'t> {
     }
 
     pub(crate) fn warn(&self, text: impl Into<String>) {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
+        let (text, mut said) = (text.into(), self.warnings.lock().unwrap_or_else(PoisonError::into_inner));
+        // A write that was beaten to it is made again.
+        if !said.contains(&text) {
+            said.push(text);
+        }
     }
 
     /// Notes something in the record of the request.

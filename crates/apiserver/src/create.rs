@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use isopod_planner::admission::Operation;
-use isopod_schema::{FieldError, Status, decode, defaults, names, validate};
+use isopod_schema::{FieldError, Status, decode, defaults, names, validate, warnings};
 use isopod_store::{Expect, Outcome, Write};
 use serde_json::Value;
 
@@ -127,6 +127,7 @@ async fn attempt(
     if !errors.is_empty() {
         return Err(Status::invalid(context.kind, &name, &errors));
     }
+    warnings::of(context.stored, &object, None).into_iter().for_each(|warning| context.warn(warning));
     let charge = asked.validate(&object).await?;
     let bytes = write(context, &name, &object, options).await?;
     quota::keep(charge);

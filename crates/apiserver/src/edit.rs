@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use isopod_planner::admission::Operation;
 use isopod_schema::patch::{self as patches, PatchError};
-use isopod_schema::{FieldError, Status, validate};
+use isopod_schema::{FieldError, Status, validate, warnings};
 use isopod_store::{Entry, Expect, Outcome, Write};
 use serde_json::Value;
 
@@ -218,6 +218,9 @@ pub(crate) async fn write_claimed(
         }
         let _reserved = if part == Part::Main { addresses::allocate(context, &mut new, Some(&old))? } else { None };
         check(context, part, &new, &old)?;
+        if part == Part::Main && validate::generation_changed(context.stored, &new, &old) {
+            warnings::of(context.stored, &new, Some(&old)).into_iter().for_each(|warning| context.warn(warning));
+        }
         let charge = asked.validate(&new).await?;
         if new == old && !conversion::is_outdated(context.kind, &current) {
             return Ok(Edited { bytes: shown.value.clone(), created: false });

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use http::header::{CACHE_CONTROL, WARNING};
 use http::{HeaderMap, HeaderValue, Request};
-use isopod_schema::Status;
+use isopod_schema::{Status, warnings};
 
 use crate::audit::{Asked, Peer, Record};
 use crate::authz::Attributes;
@@ -207,7 +207,7 @@ async fn dispatch(
     };
     let mut context = Context::new(server, info, user, query, (&served.table, kind), request.headers().clone())?;
     context.record = request.extensions().get().cloned();
-    if let Some(warning) = kind.custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
+    if let Some(warning) = warnings::deprecation(kind) {
         context.warn(warning);
     }
     let refused = |status| respond::refusal(&status, &negotiate::status_output(&context.headers));

@@ -26,6 +26,7 @@ pub mod status;
 pub mod table;
 pub mod tables;
 pub mod validate;
+pub mod warnings;
 
 mod walk;
 

@@ -32,6 +32,11 @@ pub fn canonical_milli(text: &str) -> Option<String> {
     Some(print(div_away(nano, 1_000_000) * 1_000_000, notation))
 }
 
+/// It is an amount that is no whole number.
+pub fn is_fractional(text: &str) -> bool {
+    parse(text).is_some_and(|(nano, _)| nano % NANO != 0)
+}
+
 fn parse(text: &str) -> Option<(i128, Notation)> {
     let negative = text.starts_with('-');
     let body = text.strip_prefix(['-', '+']).unwrap_or(text);
