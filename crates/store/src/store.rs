@@ -175,7 +175,8 @@ impl Store {
             Door::Memory(turn) => {
                 let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
                 let (outcomes, events) = self.shared.decide([write]);
-                self.shared.publish(&events);
+                self.shared.show(events);
+                self.shared.deliver();
                 if let Some(target) = self.shared.overfull() {
                     self.shared.forget(target);
                 }
@@ -230,6 +231,8 @@ impl Store {
 #[derive(Debug)]
 pub(crate) struct Shared {
     index: RwLock<Index>,
+    /// Events that readers can see and watchers do not have yet, in order.
+    undelivered: Mutex<Vec<Arc<Event>>>,
     hub: Mutex<Hub>,
     published: Arc<AtomicU64>,
     changed: signal::Sender<u64>,
@@ -241,6 +244,7 @@ impl Shared {
         let revision = index.revision();
         Self {
             index: RwLock::new(index),
+            undelivered: Mutex::default(),
             hub: Mutex::new(hub),
             published: Arc::new(AtomicU64::new(revision)),
             changed: signal::Sender::new(revision),
@@ -257,8 +261,17 @@ impl Shared {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The hub, which knows every event that was shown before it was asked for.
     fn hub(&self) -> MutexGuard<'_, Hub> {
-        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut hub = self.hub.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken while the hub is held, so that events stay in order whoever delivers them.
+        let events = std::mem::take(&mut *self.undelivered.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(last) = events.last() {
+            events.iter().for_each(|event| hub.publish(event));
+            self.published.store(last.revision(), Ordering::Release);
+            self.changed.send_replace(last.revision());
+        }
+        hub
     }
 
     fn check_size(&self, write: &Write) -> Result<(), CommitError> {
@@ -280,19 +293,18 @@ impl Shared {
         (outcomes, batch.events)
     }
 
-    /// Shows durable events to readers, then to watchers.
-    pub(crate) fn publish(&self, events: &[Arc<Event>]) {
-        let Some(last) = events.last() else { return };
+    /// Shows durable events to readers. Only the writer does, in the order of their revisions.
+    pub(crate) fn show(&self, events: Vec<Arc<Event>>) {
         {
             let mut index = self.index_mut();
             events.iter().for_each(|event| index.apply(event));
         }
-        {
-            let mut hub = self.hub();
-            events.iter().for_each(|event| hub.publish(event));
-            self.published.store(last.revision(), Ordering::Release);
-        }
-        self.changed.send_replace(last.revision());
+        self.undelivered.lock().unwrap_or_else(PoisonError::into_inner).extend(events);
+    }
+
+    /// Hands what was shown to its watchers.
+    pub(crate) fn deliver(&self) {
+        drop(self.hub());
     }
 
     /// The revision to compact to when history takes more memory than allowed.

@@ -1,10 +1,11 @@
-//! The writer thread: the only one that writes the disk. It takes what is queued, makes one durable commit, shows the
-//! result to readers and watchers, and only then acknowledges.
+//! The writer thread: the only one that writes the disk. It takes what is queued, makes one durable commit and shows the
+//! result to readers; watchers and then those who wrote are told by a task.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::disk::Disk;
@@ -12,8 +13,10 @@ use crate::error::CommitError;
 use crate::store::Shared;
 use crate::write::{Outcome, Write};
 
+type Reply = oneshot::Sender<Result<Outcome, CommitError>>;
+
 enum Job {
-    Write(Write, oneshot::Sender<Result<Outcome, CommitError>>),
+    Write(Write, Reply),
     Compact(u64, oneshot::Sender<Result<(), CommitError>>),
 }
 
@@ -27,7 +30,8 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn start(disk: Disk, shared: Arc<Shared>) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(shared.limits.commit_queue.max(1));
-        let task = Task { disk, shared, failed: None };
+        let runtime = Handle::try_current().ok();
+        let task = Task { disk, shared, runtime, failed: None };
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || task.run(queue))?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
@@ -80,9 +84,28 @@ impl Pace {
     }
 }
 
+/// Who is to be told of a commit: its watchers, then those who wrote. Told when it is dropped, so that nobody is forgotten where
+/// there is no task to do it any more.
+struct News {
+    shared: Arc<Shared>,
+    answers: Vec<(Reply, Result<Outcome, CommitError>)>,
+}
+
+impl Drop for News {
+    fn drop(&mut self) {
+        self.shared.deliver();
+        for (reply, answer) in self.answers.drain(..) {
+            // Whoever asked may have gone away; the write is made all the same.
+            let _ = reply.send(answer);
+        }
+    }
+}
+
 struct Task {
     disk: Disk,
     shared: Arc<Shared>,
+    /// Where the store was opened, if that was inside a runtime.
+    runtime: Option<Handle>,
     failed: Option<CommitError>,
 }
 
@@ -125,19 +148,20 @@ impl Task {
         self.write(writes, replies);
     }
 
-    fn write(&mut self, writes: Vec<Write>, replies: Vec<oneshot::Sender<Result<Outcome, CommitError>>>) {
-        let outcomes = self.durable(writes);
-        match outcomes {
-            Ok(outcomes) => {
-                for (reply, outcome) in replies.into_iter().zip(outcomes) {
-                    let _ = reply.send(Ok(outcome));
-                }
-            }
-            Err(error) => {
-                for reply in replies {
-                    let _ = reply.send(Err(error.clone()));
-                }
-            }
+    fn write(&mut self, writes: Vec<Write>, replies: Vec<Reply>) {
+        if writes.is_empty() {
+            return;
+        }
+        let answers = match self.durable(writes) {
+            Ok(outcomes) => replies.into_iter().zip(outcomes.into_iter().map(Ok)).collect(),
+            Err(error) => replies.into_iter().map(|reply| (reply, Err(error.clone()))).collect(),
+        };
+        let news = News { shared: Arc::clone(&self.shared), answers };
+        // This thread would wake a worker of the runtime for each watcher and each writer, and be interrupted by it as often. A
+        // task wakes them all from within.
+        match &self.runtime {
+            Some(runtime) => drop(runtime.spawn(async move { drop(news) })),
+            None => drop(news),
         }
     }
 
@@ -147,8 +171,8 @@ impl Task {
         if !events.is_empty() {
             let appended = self.disk.append(&events);
             self.note(appended)?;
+            self.shared.show(events);
         }
-        self.shared.publish(&events);
         Ok(outcomes)
     }
 
