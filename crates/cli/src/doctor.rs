@@ -30,7 +30,7 @@ fn package(what: &'static str, name: &str, package: &str) -> Finding {
 }
 
 /// Version of QEMU, such as `7.2.22`.
-pub(crate) fn qemu_version() -> Option<String> {
+fn qemu_version() -> Option<String> {
     let output = Command::new("qemu-system-x86_64").arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.split_whitespace().nth(3).map(str::to_owned)

@@ -150,8 +150,10 @@ impl Server {
             service_cidr: file.service_cidr,
             ..Config::default()
         };
-        let (network, api, vmm) = tokio::join!(network, ApiServer::open(config), Vmm::open(vmm_options(cluster)?));
-        let (network, api, vmm) = (network?, api?, vmm?);
+        // Opening the API writes keys and objects to the disk, the others wait for programs: side by side.
+        let api = tokio::spawn(ApiServer::open(config));
+        let (network, vmm) = tokio::join!(network, Vmm::open(vmm_options(cluster)?));
+        let (network, api, vmm) = (network?, api.await??, vmm?);
         let options = isopod_images::Options {
             directory: cluster.directory.join("images"),
             insecure_registries: Vec::new(),
@@ -318,7 +320,7 @@ fn facts(vmm: &Vmm, cluster: &Cluster) -> anyhow::Result<HostFacts> {
     let kernel = isopod_vmm::kernel::find(None, &cluster.cache).map(|kernel| kernel.release).unwrap_or_default();
     let accelerator = if vmm.accelerator() == Accelerator::Kvm { "kvm" } else { "tcg" };
     let memory_bytes = meminfo.get("MemTotal").copied().unwrap_or(0);
-    let (backend, version) = ("qemu".into(), crate::doctor::qemu_version().unwrap_or_default());
+    let (backend, version) = ("qemu".into(), vmm.qemu_version().to_owned());
     Ok(HostFacts {
         cpu_count,
         memory_bytes,

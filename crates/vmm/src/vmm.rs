@@ -243,6 +243,12 @@ impl Vmm {
         self.0.host.accelerator
     }
 
+    /// Version of QEMU, such as `7.2.22`.
+    #[must_use]
+    pub fn qemu_version(&self) -> &str {
+        self.0.qemu_version.split_whitespace().nth(3).unwrap_or_default()
+    }
+
     /// Makes a machine: restores it from its class's template, which the first machine of a class has to wait for, or
     /// boots it. When this returns, its agent can be connected to. After an error nothing of it is left.
     ///
