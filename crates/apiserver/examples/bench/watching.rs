@@ -71,27 +71,31 @@ async fn watch(
     // The state at the beginning.
     body.frame().await;
     ready.wait().await;
+    let mut unread = Vec::new();
     while let Some(frame) = body.frame().await {
         let now = epoch.elapsed();
-        let frame = frame?;
-        let Some(sent) = frame.data_ref().and_then(|bytes| sent_at(bytes)) else { continue };
-        if results.send(now.saturating_sub(sent)).await.is_err() {
-            break;
+        unread.extend_from_slice(frame?.data_ref().map_or(&[], |bytes| bytes));
+        // A watcher that is behind gets several events in one piece, or an event in two.
+        while let Some((sent, end)) = sent_at(&unread) {
+            unread.drain(..end);
+            if results.send(now.saturating_sub(sent)).await.is_err() {
+                return Ok(());
+            }
         }
     }
     Ok(())
 }
 
-/// The time in the event; read without parsing, so that the client does not become what is measured.
-fn sent_at(event: &[u8]) -> Option<Duration> {
+/// The time in the first event, and where that ends; read without parsing, so that the client does not become what is measured.
+fn sent_at(events: &[u8]) -> Option<(Duration, usize)> {
     const IN_JSON: &[u8] = br#""sent":""#;
     // Key of a map's entry, key of its value; one byte of length follows.
     const IN_PROTOBUF: &[u8] = b"sent\x12";
     let after = |mark: &[u8], more: usize| {
-        let at = event.windows(mark.len()).rposition(|window| window == mark)? + mark.len() + more;
-        event.get(at..)
+        Some(events.windows(mark.len()).position(|window| window == mark)? + mark.len() + more)
     };
-    let rest = after(IN_JSON, 0).or_else(|| after(IN_PROTOBUF, 1))?;
-    let digits = rest.split(|byte| !byte.is_ascii_digit()).next()?;
-    std::str::from_utf8(digits).ok()?.parse().ok().map(Duration::from_micros)
+    let start = after(IN_JSON, 0).or_else(|| after(IN_PROTOBUF, 1))?;
+    let length = events.get(start..)?.iter().position(|byte| !byte.is_ascii_digit())?;
+    let digits = std::str::from_utf8(&events[start..start + length]).ok()?;
+    Some((Duration::from_micros(digits.parse().ok()?), start + length))
 }
