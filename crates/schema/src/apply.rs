@@ -207,7 +207,8 @@ fn attempt(
     let mut object = merge::merge(place, live, config);
     let is_less = |last: &&Entry| last.api_version != version || !last.set.is_within(&managers.0[&own].set);
     if let Some(last) = last.as_ref().filter(is_less) {
-        object = prune::prune(versions, object, version, &managers, last);
+        let applied = fieldset::full(place, config);
+        object = prune::prune(versions, object, version, &managers, last, applied);
     }
     managers.0.get_mut(&own).into_iter().for_each(|entry| strip(&mut entry.set));
     let comparison = compare::compare(place, live, &object);
@@ -277,6 +278,7 @@ impl<'a> Changes<'a> {
             }
             let Some(comparison) = self.in_version(&entry.api_version) else { return false };
             let lost = entry.set.intersection(&comparison.touched);
+            let lost = lost.union(entry.set.intersection(&comparison.displaced));
             let set = std::mem::take(&mut entry.set);
             conflicts.extend(lost.paths().into_iter().map(|path| Conflict::new(manager, &entry.api_version, path)));
             entry.set = set.difference(&lost).difference(&comparison.removed);

@@ -8,10 +8,12 @@ use super::element::Element;
 use super::place::{Form, Place, field_of, is_hollow, names};
 use super::set::{Node, Set};
 
-/// What a write did. No path is in both sets.
+/// What a write did. No path is both removed and touched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Comparison {
     pub(super) removed: Set,
+    /// Of what was removed, that which something else of another kind stands in place of.
+    pub(super) displaced: Set,
     /// Changed or new.
     pub(super) touched: Set,
 }
@@ -20,6 +22,7 @@ pub(super) struct Comparison {
 #[derive(Default)]
 struct Change {
     removed: Node,
+    displaced: Node,
     touched: Node,
 }
 
@@ -29,6 +32,9 @@ impl Change {
         if !change.removed.is_empty() {
             self.removed.below.push(element(), change.removed);
         }
+        if !change.displaced.is_empty() {
+            self.displaced.below.push(element(), change.displaced);
+        }
         if !change.touched.is_empty() {
             self.touched.below.push(element(), change.touched);
         }
@@ -36,6 +42,7 @@ impl Change {
 
     fn sorted(mut self) -> Self {
         self.removed.below.sort();
+        self.displaced.below.sort();
         self.touched.below.sort();
         self
     }
@@ -43,8 +50,8 @@ impl Change {
 
 /// From `old` to `new`, both of the type at `place`.
 pub(super) fn compare(place: Place<'_>, old: &Value, new: &Value) -> Comparison {
-    let Change { removed, touched } = change(place, Some(old), Some(new));
-    Comparison { removed: removed.below, touched: touched.below }
+    let Change { removed, displaced, touched } = change(place, Some(old), Some(new));
+    Comparison { removed: removed.below, displaced: displaced.below, touched: touched.below }
 }
 
 fn change(place: Place<'_>, old: Option<&Value>, new: Option<&Value>) -> Change {
@@ -74,6 +81,7 @@ fn leaf(old: Option<&Value>, new: Option<&Value>) -> Change {
 /// Free JSON became another kind of JSON.
 fn replaced(mut change: Change) -> Change {
     (change.removed.member, change.touched.member) = (false, true);
+    change.displaced = change.removed.clone();
     change
 }
 

@@ -11,8 +11,9 @@ use super::set::Set;
 /// `live` with what `applied` says.
 pub(super) fn merge(place: Place<'_>, live: &Value, applied: &Value) -> Value {
     match (place.form(live), place.form(applied)) {
-        _ if is_hollow(Some(live)) => applied.clone(),
+        // Null takes nothing away; if it replaced what others leave empty, the next time would differ from this one.
         (Form::Struct(_) | Form::Map(_) | Form::List(..), _) if applied.is_null() => live.clone(),
+        _ if is_hollow(Some(live)) => applied.clone(),
         (Form::Struct(_), Form::Struct(ty)) => entries(live, applied, |name| place.field(ty, name)),
         (Form::Map(_), Form::Map(item)) => entries(live, applied, |_| place.item(item)),
         (Form::List(..), Form::List(keys, item)) => items(place, keys, place.item(item), live, applied),

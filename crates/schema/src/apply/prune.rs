@@ -10,11 +10,18 @@ use super::set::Set;
 use super::{Versions, fieldset, merge};
 use crate::facts::Shape;
 
-/// `merged` without the fields of `last` that nobody owns now. When the version of the last configuration is gone, nothing
-/// is taken away.
-pub(super) fn prune(versions: &dyn Versions, merged: Value, version: &str, managers: &Managers, last: &Entry) -> Value {
+/// `merged` without the fields of `last` that nobody owns now and that are not applied either: an empty list is nobody's.
+/// When the version of the last configuration is gone, nothing is taken away.
+pub(super) fn prune(
+    versions: &dyn Versions,
+    merged: Value,
+    version: &str,
+    managers: &Managers,
+    last: &Entry,
+    applied: Set,
+) -> Value {
     let at = &last.api_version;
-    let mut owned: BTreeMap<&str, Set> = BTreeMap::new();
+    let mut owned = BTreeMap::from([(version, applied)]);
     for entry in managers.0.values() {
         let all = owned.entry(&entry.api_version).or_default();
         *all = std::mem::take(all).union(entry.set.clone());

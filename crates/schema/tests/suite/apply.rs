@@ -9,7 +9,7 @@ use isopod_schema::apply::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::kind;
+use crate::{kind, laws};
 
 fn writer<'a>(name: &'a str, api_version: &'a str) -> Writer<'a> {
     Writer { name, api_version, subresource: "", time: "2026-01-01T00:00:00Z" }
@@ -57,6 +57,7 @@ fn check(path: &str, steps: [Value; 3], object: Value, a: Value, b: Value) {
     assert_eq!(story.object, object, "after {steps:?}");
     assert_eq!(story.owned(Operation::Apply, "a"), a, "a's after {steps:?}");
     assert_eq!(story.owned(Operation::Apply, "b"), b, "b's after {steps:?}");
+    assert_eq!(story.apply(kind, "a", &steps[2], false), Ok(story), "again after {steps:?}");
 }
 
 #[test]
@@ -129,6 +130,37 @@ fn what_is_no_longer_applied_goes_unless_somebody_owns_it() {
         json!({"f:data": {}}),
         json!({"f:data": {}}),
     );
+    check(
+        "configmaps",
+        [json!({"data": {"x": ""}}), json!({}), json!({"data": null})],
+        json!({"data": {}}),
+        json!({"f:data": {}}),
+        Value::Null,
+    );
+    // Nobody owns an empty list, but who applies it has it.
+    check(
+        "pods",
+        [json!({"metadata": {"labels": {"x": ""}}}), json!({}), finalizers(json!([]))],
+        finalizers(json!([])),
+        Value::Null,
+        Value::Null,
+    );
+}
+
+#[test]
+fn what_displaces_fields_of_others_is_a_conflict() {
+    let (kind, free) = (&**laws::CUSTOM, |free: Value| json!({"item": {"key": "k", "free": free}}));
+    let story = Story::new().apply(kind, "a", &free(json!({"x": {"y": 1}})), false).unwrap();
+    for other in [json!("text"), json!([]), json!(1)] {
+        let refused = story.apply(kind, "b", &free(other.clone()), false).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "Apply failed with 2 conflicts: conflicts with \"a\":\n- .item.free.x\n- .item.free.x.y",
+            "{other}"
+        );
+        let forced = story.apply(kind, "b", &free(other.clone()), true).unwrap();
+        assert_eq!((&forced.object, forced.owned(Operation::Apply, "a")["f:item"].get("f:free")), (&free(other), None));
+    }
 }
 
 #[test]
@@ -423,6 +455,11 @@ proptest! {
         let kind = kind("apps/v1/deployments");
         let story = Story::new().apply(kind, "a", &first, false).unwrap().apply(kind, "a", &second, false).unwrap();
         prop_assert_eq!(loose(&story.object), loose(&second));
+    }
+
+    #[test]
+    fn the_laws_hold_whoever_writes(at in 0..laws::KINDS, bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        laws::hold(at, &bytes);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Tests of the public interface of the schema crate, one module per module.
 
 mod apply;
+mod arbitrary;
 mod custom;
 mod decode;
 mod defaults;
 mod discovery;
 mod golden;
+mod laws;
 mod openapi;
 mod patch;
 mod protobuf;
