@@ -11,6 +11,10 @@ use isopod_store::Entry;
 
 use crate::codec::{self, Derived, Slot};
 use crate::convert;
+use crate::server::ApiServer;
+
+/// So many objects of a list that nobody has encoded yet are encoded on threads that others do not wait for.
+const MANY: usize = 256;
 
 /// The encodings that are kept, oldest first.
 pub(crate) struct Encoded {
@@ -103,6 +107,37 @@ impl Encoded {
             }
         }
     }
+}
+
+/// The messages of many entries, as [`Encoded::message`]. Many that are not encoded yet are encoded by all processors at once.
+///
+/// # Errors
+/// As [`Encoded::message`].
+pub(crate) async fn messages(
+    server: &Arc<ApiServer>,
+    kind: &Arc<Kind>,
+    entries: &[Arc<Entry>],
+) -> Result<Vec<Bytes>, Status> {
+    let is_new = |entry: &&Arc<Entry>| {
+        let derived = codec::derived(entry);
+        let known = derived.message.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().is_none_or(|(of, _)| !Arc::ptr_eq(of, kind))
+    };
+    if entries.iter().filter(is_new).take(MANY).count() < MANY {
+        return entries.iter().map(|entry| server.encoded.message(kind, entry)).collect();
+    }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let parts = entries.chunks(entries.len().div_ceil(processors)).map(|part| {
+        let (server, kind, part) = (Arc::clone(server), Arc::clone(kind), part.to_vec());
+        tokio::task::spawn_blocking(move || -> Result<Vec<Bytes>, Status> {
+            part.iter().map(|entry| server.encoded.message(&kind, entry)).collect()
+        })
+    });
+    let mut messages = Vec::with_capacity(entries.len());
+    for part in parts.collect::<Vec<_>>() {
+        messages.extend(part.await.map_err(Status::internal)??);
+    }
+    Ok(messages)
 }
 
 fn forget_message(derived: &Derived) {

@@ -15,7 +15,7 @@ use crate::options::{self, Page, State};
 use crate::respond::{self, Response};
 use crate::selection::Selection;
 use crate::server::ApiServer;
-use crate::{codec, conversion, convert};
+use crate::{codec, conversion, convert, encoded};
 
 /// How long a read waits for a revision from the future.
 const FUTURE_WAIT: Duration = Duration::from_secs(3);
@@ -56,7 +56,7 @@ pub(crate) async fn list(context: &Context<'_>) -> Result<Response, Status> {
     };
     // Fields are selected as the request's version has them.
     found.entries = conversion::shown(&context.server, context.kind, found.entries).await?;
-    encode(context, select(context, &selection, &page, found))
+    encode(context, select(context, &selection, &page, found)).await
 }
 
 /// 410; a list that was being continued gets a token with which it can go on at the newest state.
@@ -121,10 +121,11 @@ fn select(context: &Context<'_>, selection: &Selection, page: &Page, list: List)
     Listed { entries, metadata }
 }
 
-fn encode(context: &Context<'_>, listed: Listed) -> Result<Response, Status> {
+async fn encode(context: &Context<'_>, listed: Listed) -> Result<Response, Status> {
     let kind = context.kind;
     if context.shape.output.is_message() {
-        return join_messages(context, &listed).map(|body| respond::protobuf_body(200, body));
+        let messages = encoded::messages(&context.server, kind, &listed.entries).await?;
+        return join_messages(context, &messages, &listed.metadata).map(|body| respond::protobuf_body(200, body));
     }
     if context.shape.output.is_plain() {
         let head = json!({"kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": listed.metadata})
@@ -155,18 +156,16 @@ fn join(head: &str, context: &Context<'_>, entries: &[Arc<Entry>]) -> Result<Bod
 }
 
 /// The same in protobuf.
-fn join_messages(context: &Context<'_>, listed: &Listed) -> Result<Body, Status> {
-    let (kind, encoded) = (context.kind, &context.server.encoded);
-    let messages: Vec<Bytes> =
-        listed.entries.iter().map(|entry| encoded.message(kind, entry)).collect::<Result<_, _>>()?;
-    let metadata = protobuf::list_head(&listed.metadata).map_err(Status::internal)?;
+fn join_messages(context: &Context<'_>, messages: &[Bytes], metadata: &Value) -> Result<Body, Status> {
+    let kind = context.kind;
+    let metadata = protobuf::list_head(metadata).map_err(Status::internal)?;
     let heads: Vec<Vec<u8>> = messages.iter().map(|message| protobuf::item_head(message.len())).collect();
     let items_bytes: usize = messages.iter().map(Bytes::len).chain(heads.iter().map(Vec::len)).sum();
     let (head, end) = protobuf::envelope_ends(&kind.api_version(), &kind.list_kind(), metadata.len() + items_bytes);
     let mut body = Joiner::new();
     body.push(&head);
     body.push(&metadata);
-    for (head, message) in heads.iter().zip(&messages) {
+    for (head, message) in heads.iter().zip(messages) {
         body.push(head);
         body.push(message);
     }

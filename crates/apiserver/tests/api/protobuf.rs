@@ -135,6 +135,22 @@ async fn refusals_are_a_status_in_protobuf() {
     assert_eq!((refused.code, refused.json()["reason"].as_str()), (406, Some("NotAcceptable")));
 }
 
+/// So many that they are encoded in parts: some first, then all, then with one that changed.
+#[tokio::test]
+async fn long_lists_are_the_same_in_protobuf() {
+    let client = Client(Cluster::new().await);
+    for number in 0..300 {
+        client.0.create("configmaps", "default", config_map(&format!("c-{number}"))).await;
+    }
+    for (round, query) in ["?limit=7", "", "?limit=299", ""].into_iter().enumerate() {
+        let line = format!("GET {CONFIG_MAPS}{query}");
+        let (code, list) = client.ask(&line, Value::Null).await;
+        let expected = without_types(client.json(&line).await);
+        assert_eq!((code, essence(&list)), (200, essence(&expected)), "{line}");
+        client.0.create("configmaps", "default", config_map(&format!("new-{round}"))).await;
+    }
+}
+
 #[tokio::test]
 async fn every_kind_is_listed_and_watched_in_protobuf() {
     let client = Client(Cluster::new().await);
