@@ -167,6 +167,7 @@ pub struct AutoscalerStatus {
     /// Pods that were asked for.
     pub desired_replicas: i64,
     /// What the metrics are.
+    #[serde(deserialize_with = "crate::absent_if_null")]
     pub current_metrics: Vec<Value>,
     /// `AbleToScale`, `ScalingActive`, `ScalingLimited`.
     pub conditions: Vec<Condition>,

@@ -28,3 +28,29 @@ pub mod workload;
 
 pub use meta::{Key, Object, ObjectMeta, OwnerReference};
 pub use quantity::Quantity;
+
+/// A list that Go writes as null when it has nothing in it.
+pub(crate) fn absent_if_null<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + serde::Deserialize<'de>,
+{
+    Ok(<Option<T> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn lists_that_are_null_are_empty() {
+        let slice = json!({"endpoints": null, "ports": null});
+        let slice: crate::network::EndpointSlice = serde_json::from_value(slice).unwrap();
+        assert!(slice.endpoints.is_empty() && slice.ports.is_empty());
+        let endpoint: crate::network::Endpoint = serde_json::from_value(json!({"addresses": null})).unwrap();
+        assert!(endpoint.addresses.is_empty());
+        let status = json!({"currentMetrics": null, "desiredReplicas": 3});
+        let status: crate::autoscaling::AutoscalerStatus = serde_json::from_value(status).unwrap();
+        assert_eq!((status.current_metrics.len(), status.desired_replicas), (0, 3));
+    }
+}

@@ -15,8 +15,10 @@ pub struct EndpointSlice {
     /// `IPv4`, `IPv6` or `FQDN`.
     pub address_type: String,
     /// Endpoints.
+    #[serde(deserialize_with = "crate::absent_if_null")]
     pub endpoints: Vec<Endpoint>,
     /// Ports that all of them have.
+    #[serde(deserialize_with = "crate::absent_if_null")]
     pub ports: Vec<EndpointPort>,
 }
 object!(EndpointSlice, "discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", true);
@@ -26,6 +28,7 @@ object!(EndpointSlice, "discovery.k8s.io", "v1", "EndpointSlice", "endpointslice
 #[serde(rename_all = "camelCase", default)]
 pub struct Endpoint {
     /// Addresses; one, as long as nothing else is defined.
+    #[serde(deserialize_with = "crate::absent_if_null")]
     pub addresses: Vec<String>,
     /// State.
     pub conditions: EndpointConditions,
