@@ -84,7 +84,7 @@ pub(crate) async fn create_claimed(
 /// 400.
 pub(crate) fn place(context: &Context<'_>, object: &mut Value) -> Result<(), Status> {
     let (own, url) = (meta(object, "namespace").to_owned(), context.namespace());
-    if !own.is_empty() && own != url {
+    if context.kind.namespaced && !own.is_empty() && own != url {
         let text = "the namespace of the provided object does not match the namespace sent on the request";
         return Err(Status::bad_request(text));
     }
@@ -121,12 +121,13 @@ async fn attempt(
     if !options.dry_run {
         tokens::fill(context, &mut object)?;
     }
-    let _reserved = addresses::allocate(context, &mut object, None)?;
     let name = meta(&object, "name").to_owned();
     let errors = validate::create(context.stored, &object);
     if !errors.is_empty() {
         return Err(Status::invalid(context.kind, &name, &errors));
     }
+    // Only for what is sound: a refused request keeps nobody from an address, however briefly.
+    let _reserved = addresses::allocate(context, &mut object, None)?;
     warnings::of(context.stored, &object, None).into_iter().for_each(|warning| context.warn(warning));
     let charge = asked.validate(&object).await?;
     let bytes = write(context, &name, &object, options).await?;

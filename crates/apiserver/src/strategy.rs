@@ -53,7 +53,9 @@ pub(crate) fn adds_on_create(kind: &Kind) -> bool {
 pub(crate) fn prepare_create(kind: &Kind, object: &mut Value, now: Timestamp, uid: &str) {
     object["apiVersion"] = kind.stored_api_version().into();
     object["kind"] = kind.kind.as_str().into();
+    // Nodes come with what is known of them.
     if kind.has_status_subresource()
+        && !kind.is("", "nodes")
         && let Some(fields) = object.as_object_mut()
     {
         fields.remove("status");
@@ -67,6 +69,9 @@ pub(crate) fn prepare_create(kind: &Kind, object: &mut Value, now: Timestamp, ui
     metadata.insert("creationTimestamp".into(), time_text(now).into());
     if kind.flags.generation {
         metadata.insert("generation".into(), 1.into());
+    }
+    if kind.is("", "persistentvolumes") {
+        object["status"]["lastPhaseTransitionTime"] = time_text(now).into();
     }
 }
 

@@ -4,11 +4,13 @@
 //! depends on other fields in the functions beside it.
 
 mod constants;
+mod dormant;
 mod pod;
 mod service;
 mod workload;
+mod written;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::facts::{Shape, TypeId, TypeSet};
 use crate::quantity;
@@ -45,6 +47,8 @@ fn object_defaults(set: &TypeSet, id: TypeId, object: &mut Object) {
     let ty = set.get(id);
     constants::apply(ty, object);
     by_type(&ty.name, object);
+    dormant::apply(ty, object);
+    written::apply(ty, object);
     for (name, value) in object.iter_mut() {
         if let Some(field) = ty.field(name) {
             value_defaults(set, &field.shape, value);
@@ -83,10 +87,16 @@ fn by_type(name: &str, object: &mut Object) {
         "apps.v1.DeploymentSpec" => workload::deployment(object),
         "apps.v1.DaemonSetSpec" => workload::daemon_set(object),
         "apps.v1.StatefulSetSpec" => workload::stateful_set(object),
-        "batch.v1.JobSpec" => workload::job_spec(object),
         "autoscaling.v2.HorizontalPodAutoscalerSpec" => workload::autoscaler(object),
         "networking.v1.NetworkPolicySpec" => service::network_policy(object),
         "rbac.v1.Subject" => subject(object),
+        "flowcontrol.v1.FlowSchemaSpec" => nonzero(object, &[("matchingPrecedence", 1000)]),
+        "flowcontrol.v1.QueuingConfiguration" => {
+            nonzero(object, &[("queues", 64), ("handSize", 8), ("queueLengthLimit", 50)]);
+        }
+        "storage.v1.CSIDriverSpec" => put(object, "volumeLifecycleModes", json!(["Persistent"])),
+        "core.v1.NodeSpec" => pod_cidrs(object),
+        "core.v1.PersistentVolumeClaimSpec" => data_source(object),
         "resource.v1.ExactDeviceRequest" | "resource.v1.DeviceSubRequest" => device_request(object),
         _ => {}
     }
@@ -171,6 +181,46 @@ fn fill_map(object: &mut Object, to: &str, from: &str) {
     let Some(Value::Object(source)) = object.get(from).cloned() else { return };
     if let Some(target) = child(object, to) {
         source.into_iter().for_each(|(key, value)| put(target, &key, value));
+    }
+}
+
+/// Numbers for which zero is as good as none.
+fn nonzero(object: &mut Object, numbers: &[(&str, i64)]) {
+    for (name, number) in numbers {
+        if object.get(*name).and_then(Value::as_i64).unwrap_or_default() == 0 {
+            object.insert((*name).into(), (*number).into());
+        }
+    }
+}
+
+/// What a volume is made from has two fields, which say the same; the older one knows claims and snapshots only.
+fn data_source(object: &mut Object) {
+    let known = |source: &Value| {
+        let word = |name: &str| source.get(name).and_then(Value::as_str).unwrap_or_default();
+        ["/PersistentVolumeClaim", "snapshot.storage.k8s.io/VolumeSnapshot"]
+            .contains(&format!("{}/{}", word("apiGroup"), word("kind")).as_str())
+    };
+    match (object.get("dataSource").cloned(), object.get("dataSourceRef").cloned()) {
+        (Some(source), _) if !known(&source) => drop(object.shift_remove("dataSource")),
+        (Some(source), None) => drop(object.insert("dataSourceRef".into(), source)),
+        (None, Some(source)) if known(&source) && source.get("namespace").is_none() => {
+            object.insert("dataSource".into(), source);
+        }
+        _ => {}
+    }
+}
+
+/// The first range of a node has a field of its own, which counts.
+fn pod_cidrs(object: &mut Object) {
+    let first = text(object, "podCIDR").to_owned();
+    match object.get_mut("podCIDRs").and_then(Value::as_array_mut).map(|list| list.first_mut()) {
+        Some(Some(own)) if !first.is_empty() => *own = first.into(),
+        Some(Some(own)) => {
+            let own = own.clone();
+            object.insert("podCIDR".into(), own);
+        }
+        _ if !first.is_empty() => drop(object.insert("podCIDRs".into(), json!([first]))),
+        _ => {}
     }
 }
 

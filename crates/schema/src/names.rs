@@ -48,8 +48,9 @@ fn too_long(limit: usize) -> String {
     format!("must be no more than {limit} bytes")
 }
 
+/// The limit of names is told in characters, that of labels and qualified names in bytes, as upstream has it.
 fn checked(text: &str, limit: usize, valid: bool, rule: &str) -> Vec<String> {
-    let long = (text.len() > limit).then(|| too_long(limit));
+    let long = (text.len() > limit).then(|| format!("must be no more than {limit} characters"));
     long.into_iter().chain((!valid).then(|| rule.to_owned())).collect()
 }
 
@@ -60,7 +61,9 @@ pub fn subdomain(text: &str) -> Vec<String> {
 
 /// What is wrong with a DNS-1123 label.
 pub fn label(text: &str) -> Vec<String> {
-    checked(text, MAX_LABEL_LENGTH, is_label_text(text), LABEL)
+    let is_dotted = text.contains('.') && text.split('.').all(is_label_text);
+    let rule = if is_dotted { "must not contain dots" } else { LABEL };
+    checked(text, MAX_LABEL_LENGTH, is_label_text(text), rule)
 }
 
 /// What is wrong with a DNS-1035 label (starts with a letter).
@@ -75,6 +78,11 @@ pub fn path_segment(text: &str) -> Vec<String> {
         return vec![format!("may not be '{text}'")];
     }
     ["/", "%"].iter().filter(|bad| text.contains(**bad)).map(|bad| format!("may not contain '{bad}'")).collect()
+}
+
+/// The same limit as it is told of parts of names.
+fn in_bytes(text: &str) -> String {
+    text.strip_suffix(" characters").map_or_else(|| text.to_owned(), |limit| format!("{limit} bytes"))
 }
 
 fn is_qualified_part(text: &str) -> bool {
@@ -99,7 +107,7 @@ pub fn qualified(text: &str) -> Vec<String> {
     };
     let mut wrong: Vec<String> = match prefix {
         Some("") => vec!["prefix part must be non-empty".into()],
-        Some(prefix) => subdomain(prefix).into_iter().map(|text| format!("prefix part {text}")).collect(),
+        Some(prefix) => subdomain(prefix).into_iter().map(|text| format!("prefix part {}", in_bytes(&text))).collect(),
         None => Vec::new(),
     };
     if name.is_empty() {
@@ -113,7 +121,9 @@ pub fn qualified(text: &str) -> Vec<String> {
 
 /// What is wrong with a label value.
 pub fn label_value(text: &str) -> Vec<String> {
-    checked(text, MAX_LABEL_LENGTH, text.is_empty() || is_qualified_part(text), LABEL_VALUE)
+    let valid = text.is_empty() || is_qualified_part(text);
+    let long = (text.len() > MAX_LABEL_LENGTH).then(|| too_long(MAX_LABEL_LENGTH));
+    long.into_iter().chain((!valid).then(|| LABEL_VALUE.to_owned())).collect()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod pod;
 mod pod_spec;
 mod rbac;
 mod resize;
+mod rule;
 pub mod reviews;
 mod service;
 mod shape;

@@ -10,18 +10,8 @@ const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Creating an object of the kind adds more than system fields to it.
 pub(super) fn adds(kind: &Kind) -> bool {
-    kind.is(crd::GROUP, crd::PLURAL)
-        || matches!(kind.group.as_str(), "apps" | "batch")
-        || kind.group.is_empty()
-            && [
-                "pods",
-                "namespaces",
-                "persistentvolumes",
-                "persistentvolumeclaims",
-                "services",
-                "replicationcontrollers",
-            ]
-            .contains(&kind.plural.as_str())
+    kind.custom.is_none() && kind.has_status_subresource()
+        || kind.group.is_empty() && kind.plural == "persistentvolumes"
 }
 
 /// Initial status and what else is derived at creation. `uid` is the new object's.
@@ -116,10 +106,13 @@ fn job(object: &mut Value, uid: &str) {
     object["status"] = json!({});
     let name = meta(object, "name").to_owned();
     let spec = &mut object["spec"];
-    if spec["manualSelector"] == true || spec["selector"].is_object() {
+    if spec["manualSelector"] == true {
         return;
     }
-    spec["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+    if !spec["selector"]["matchLabels"].is_object() {
+        spec["selector"]["matchLabels"] = json!({});
+    }
+    spec["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"] = uid.into();
     let labels = &mut metadata(&mut spec["template"]).entry("labels").or_insert_with(|| json!({}));
     for prefix in ["", "batch.kubernetes.io/"] {
         labels[format!("{prefix}controller-uid")] = uid.into();

@@ -17,6 +17,7 @@ mod node_rights;
 mod policies;
 mod protobuf;
 mod reading;
+mod refusals;
 mod running_pods;
 mod signing;
 mod subresources;

@@ -118,9 +118,6 @@ fn other_fields(name: &str) -> Fields {
             &[("replicas", N(1)), ("podManagementPolicy", S("OrderedReady")), ("revisionHistoryLimit", N(10))]
         }
         "apps.v1.DaemonSetSpec" => &[("revisionHistoryLimit", N(10))],
-        "batch.v1.JobSpec" => {
-            &[("completionMode", S("NonIndexed")), ("suspend", B(false)), ("manualSelector", B(false))]
-        }
         "batch.v1.PodFailurePolicyOnPodConditionsPattern" => &[("status", S("True"))],
         "batch.v1.CronJobSpec" => &[
             ("concurrencyPolicy", S("Allow")),
@@ -157,6 +154,7 @@ fn other_fields(name: &str) -> Fields {
             ("seLinuxMount", B(false)),
         ],
         "scheduling.v1.PriorityClass" => &[("preemptionPolicy", S("PreemptLowerPriority"))],
+        "resource.v1.DeviceToleration" => &[("operator", S("Equal"))],
         "authentication.v1.TokenRequestSpec" => &[("expirationSeconds", N(3600))],
         "flowcontrol.v1.FlowSchemaSpec" => &[("matchingPrecedence", N(1000))],
         "flowcontrol.v1.LimitedPriorityLevelConfiguration" => {

@@ -53,8 +53,12 @@ pub(super) fn replication_controller(object: &mut Object) {
     }
 }
 
+/// A Job's own; the templates of CronJobs are filled in when they become jobs.
 pub(super) fn job(object: &mut Object) {
     labels_from_template(object);
+    if let Some(spec) = child(object, "spec") {
+        job_spec(spec);
+    }
 }
 
 fn template_labels(object: &Object) -> Option<Value> {
@@ -67,7 +71,10 @@ fn labels_from_template(object: &mut Object) {
     }
 }
 
-pub(super) fn job_spec(spec: &mut Object) {
+fn job_spec(spec: &mut Object) {
+    put(spec, "completionMode", "NonIndexed");
+    put(spec, "suspend", false);
+    put(spec, "manualSelector", false);
     if !spec.contains_key("completions") && !spec.contains_key("parallelism") {
         put(spec, "completions", 1);
     }

@@ -146,7 +146,7 @@ fn environment(container: &Value, path: &str, errors: &mut Errors) {
             } else {
                 "may not have more than one field specified at a time"
             };
-            errors.push(FieldError::invalid(path, source.clone(), wrong));
+            errors.push(FieldError::invalid(path, "", wrong));
         } else if !walk::text(variable, &["value"]).is_empty() {
             errors.push(FieldError::invalid(path, "", "may not be specified when `value` is not empty"));
         }
@@ -158,11 +158,8 @@ fn mounts(container: &Value, path: &str, pod: &Pod<'_>, errors: &mut Errors) {
     for (at, mount) in walk::items(container, &["volumeMounts"]).iter().enumerate() {
         let path = format!("{path}.volumeMounts[{at}]");
         let (name, target) = (walk::text(mount, &["name"]), walk::text(mount, &["mountPath"]));
-        if !name.is_empty() && !pod.volumes.contains(name) {
+        if !pod.volumes.contains(name) {
             errors.push(FieldError::not_found(format!("{path}.name"), name));
-        }
-        if target.contains(':') {
-            errors.push(FieldError::invalid(format!("{path}.mountPath"), target, "must not contain ':'"));
         }
         if !target.is_empty() && !paths.insert(target) {
             errors.push(FieldError::invalid(format!("{path}.mountPath"), target, "must be unique"));

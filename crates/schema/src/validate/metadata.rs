@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Errors, FieldError, IMMUTABLE};
+use crate::crd;
 use crate::names;
 use crate::table::Kind;
 use crate::walk;
@@ -66,6 +67,19 @@ fn check(kind: &Kind, object: &Value, errors: &mut Errors) {
     for finalizer in walk::items(metadata, &["finalizers"]).iter().filter_map(Value::as_str) {
         errors.invalid_all("metadata.finalizers", finalizer, names::qualified(finalizer));
     }
+    if kind.custom.is_none() && kind.group != crd::GROUP {
+        kubernetes_finalizers(walk::items(metadata, &["finalizers"]), errors);
+    }
+}
+
+/// Finalizers without a domain are Kubernetes' own.
+fn kubernetes_finalizers(list: &[Value], errors: &mut Errors) {
+    for (at, finalizer) in list.iter().filter_map(Value::as_str).enumerate() {
+        if !finalizer.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(&finalizer) {
+            let text = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(format!("metadata.finalizers[{at}]"), finalizer, text));
+        }
+    }
 }
 
 fn pairs(map: Option<&Value>) -> impl Iterator<Item = (&String, &str)> {
@@ -99,7 +113,8 @@ fn owners(references: &[Value], errors: &mut Errors) {
         let path = "metadata.ownerReferences";
         for field in ["apiVersion", "kind", "name", "uid"] {
             if walk::text(reference, &[field]).is_empty() {
-                errors.push(FieldError::invalid(format!("{path}.{field}"), "", format!("{field} must not be empty")));
+                let lead = if field == "apiVersion" { "version " } else { "" };
+                errors.push(FieldError::invalid(format!("{path}.{field}"), "", format!("{lead}must not be empty")));
             }
         }
         let name = walk::text(reference, &["name"]);
@@ -116,8 +131,7 @@ fn owners(references: &[Value], errors: &mut Errors) {
 /// What is wrong with the name of an object of this kind.
 fn name_problems(kind: &Kind, object: &Value, name: &str) -> Vec<String> {
     match (kind.group.as_str(), kind.plural.as_str()) {
-        ("", "namespaces") | ("apps", "statefulsets") => names::label(name),
-        ("", "services") => names::label_1035(name),
+        ("", "namespaces" | "services") | ("apps", "statefulsets") => names::label(name),
         ("rbac.authorization.k8s.io", _) | (_, "events") => names::path_segment(name),
         ("networking.k8s.io", "ipaddresses") => ip_name(name),
         ("batch", "cronjobs") if name.len() > MAX_CRON_JOB_NAME => {

@@ -28,10 +28,6 @@ pub(super) fn check(kind: &Kind, object: &Value, errors: &mut Errors) {
             }
         }
         "events" => event(object, errors),
-        "runtimeclasses" => {
-            let handler = walk::text(object, &["handler"]);
-            errors.invalid_all("handler", handler, names::label(handler));
-        }
         "validatingwebhookconfigurations" | "mutatingwebhookconfigurations" => webhooks(object, errors),
         _ => {}
     }
@@ -62,9 +58,17 @@ fn autoscaler(object: &Value, errors: &mut Errors) {
     if min < 1 {
         errors.push(FieldError::invalid("spec.minReplicas", min, "must be greater than or equal to 1"));
     }
-    if max < 1 {
-        errors.push(FieldError::invalid("spec.maxReplicas", max, "must be greater than 0"));
-    } else if max < min {
+    if number("maxReplicas").is_none_or(|max| max == 0) {
+        errors.push(FieldError::required("spec.maxReplicas", "must be set and greater than 0"));
+    } else if max < 1 {
+        errors.push(FieldError::invalid("spec.maxReplicas", max, "must be greater than or equal to 1"));
+    }
+    let version = walk::text(object, &["spec", "scaleTargetRef", "apiVersion"]);
+    if version.split_once('/').is_none_or(|(group, _)| group.is_empty()) {
+        let text = "apiVersion must specify API group";
+        errors.push(FieldError::invalid("spec.scaleTargetRef.apiVersion", version, text));
+    }
+    if max < min {
         errors.push(FieldError::invalid("spec.maxReplicas", max, "must be greater than or equal to `minReplicas`"));
     }
 }
@@ -106,11 +110,6 @@ fn ingress(object: &Value, errors: &mut Errors) {
         ));
     }
     for (at, rule) in rules.iter().enumerate() {
-        let host = walk::text(rule, &["host"]);
-        if !host.is_empty() {
-            let plain = host.strip_prefix("*.").unwrap_or(host);
-            errors.invalid_all(&format!("spec.rules[{at}].host"), host, names::subdomain(plain));
-        }
         for (number, path) in walk::items(rule, &["http", "paths"]).iter().enumerate() {
             ingress_path(path, &format!("spec.rules[{at}].http.paths[{number}]"), errors);
         }
@@ -118,27 +117,9 @@ fn ingress(object: &Value, errors: &mut Errors) {
 }
 
 fn ingress_path(entry: &Value, path: &str, errors: &mut Errors) {
-    let types = ["Exact", "ImplementationSpecific", "Prefix"];
-    match walk::text(entry, &["pathType"]) {
-        "" => {}
-        known if types.contains(&known) => {
-            let text = walk::text(entry, &["path"]);
-            if known != "ImplementationSpecific" && !text.starts_with('/') {
-                errors.push(FieldError::invalid(format!("{path}.path"), text, "must be an absolute path"));
-            }
-        }
-        other => errors.push(FieldError::not_supported(format!("{path}.pathType"), other, &types)),
-    }
-    let backend = entry.get("backend").unwrap_or(&Value::Null);
-    match (backend.get("service").is_some(), backend.get("resource").is_some()) {
-        (true, true) => {
-            let text = "cannot set both resource and service backends";
-            errors.push(FieldError::invalid(format!("{path}.backend"), "", text));
-        }
-        (false, false) => {
-            errors.push(FieldError::required(format!("{path}.backend"), "resource or service backend is required"))
-        }
-        _ => {}
+    let text = walk::text(entry, &["path"]);
+    if ["Exact", "Prefix"].contains(&walk::text(entry, &["pathType"])) && !text.starts_with('/') {
+        errors.push(FieldError::invalid(format!("{path}.path"), text, "must be an absolute path"));
     }
 }
 
@@ -160,17 +141,15 @@ fn webhooks(object: &Value, errors: &mut Errors) {
     for (at, hook) in walk::items(object, &["webhooks"]).iter().enumerate() {
         let path = format!("webhooks[{at}]");
         let name = walk::text(hook, &["name"]);
-        if !name.is_empty() && name.split('.').count() < 3 {
+        let wrong = if name.is_empty() { Vec::new() } else { names::subdomain(name) };
+        let is_sound = wrong.is_empty();
+        errors.invalid_all(&format!("{path}.name"), name, wrong);
+        if is_sound && !name.is_empty() && name.split('.').count() < 3 {
             let text = "should be a domain with at least three segments separated by dots";
             errors.push(FieldError::invalid(format!("{path}.name"), name, text));
         }
         if !name.is_empty() && !seen.insert(name) {
             errors.push(FieldError::duplicate(format!("{path}.name"), name));
-        }
-        let side_effects = walk::text(hook, &["sideEffects"]);
-        if !side_effects.is_empty() && !["None", "NoneOnDryRun"].contains(&side_effects) {
-            let supported = ["None", "NoneOnDryRun"];
-            errors.push(FieldError::not_supported(format!("{path}.sideEffects"), side_effects, &supported));
         }
         if walk::items(hook, &["admissionReviewVersions"]).is_empty() {
             let text = "must specify one of v1, v1beta1";

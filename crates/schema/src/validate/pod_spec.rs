@@ -1,7 +1,6 @@
 //! Rules for a pod's spec, alone or in a template.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -61,11 +60,8 @@ fn host_ports(spec: &Value, path: &str, errors: &mut Errors) {
                 continue;
             };
             let key = format!("{}/{}/{host_port}", walk::text(port, &["protocol"]), walk::text(port, &["hostIP"]));
-            if !taken.insert(key) {
-                errors.push(FieldError::duplicate(
-                    format!("{path}.containers[{at}].ports[{number}].hostPort"),
-                    host_port,
-                ));
+            if !taken.insert(key.clone()) {
+                errors.push(FieldError::duplicate(format!("{path}.containers[{at}].ports[{number}].hostPort"), key));
             }
         }
     }
@@ -78,45 +74,10 @@ fn numbers(spec: &Value, path: &str, errors: &mut Errors) {
         let text = format!("must be between 1 and {}, inclusive", i32::MAX);
         errors.push(FieldError::invalid(format!("{path}.activeDeadlineSeconds"), seconds, text));
     }
-    errors.non_negative(spec, "terminationGracePeriodSeconds", path);
 }
 
 fn node_fields(spec: &Value, path: &str, errors: &mut Errors) {
     metadata::labels(spec.get("nodeSelector"), &format!("{path}.nodeSelector"), errors);
-    let terms = walk::items(
-        spec,
-        &["affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"],
-    );
-    for (at, term) in terms.iter().enumerate() {
-        let lead = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
-        for (number, expression) in walk::items(term, &["matchExpressions"]).iter().enumerate() {
-            node_expression(expression, &format!("{path}.{lead}[{at}].matchExpressions[{number}]"), errors);
-        }
-    }
-}
-
-fn node_expression(expression: &Value, path: &str, errors: &mut Errors) {
-    let values = walk::items(expression, &["values"]);
-    let path_of_values = format!("{path}.values");
-    match walk::text(expression, &["operator"]) {
-        "In" | "NotIn" if values.is_empty() => {
-            let text = "must be specified when `operator` is 'In' or 'NotIn'";
-            errors.push(FieldError::required(path_of_values, text));
-        }
-        "Exists" | "DoesNotExist" if !values.is_empty() => {
-            let text = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-            errors.push(FieldError::forbidden(path_of_values, text));
-        }
-        "Gt" | "Lt" if values.len() != 1 => {
-            let text = "must be specified single value when `operator` is 'Lt' or 'Gt'";
-            errors.push(FieldError::required(path_of_values, text));
-        }
-        _ => {}
-    }
-    let key = walk::text(expression, &["key"]);
-    if !key.is_empty() {
-        errors.invalid_all(&format!("{path}.key"), key, names::qualified(key));
-    }
 }
 
 /// What is wrong with a text.
@@ -137,22 +98,10 @@ fn names_and_addresses(spec: &Value, path: &str, errors: &mut Errors) {
             errors.invalid_all(&format!("{path}.{field}"), text, rule(text));
         }
     }
-    let scheduler = walk::text(spec, &["schedulerName"]);
-    if !scheduler.is_empty() {
-        errors.invalid_all(&format!("{path}.schedulerName"), scheduler, names::subdomain(scheduler));
-    }
     for (at, alias) in walk::items(spec, &["hostAliases"]).iter().enumerate() {
-        ip(walk::text(alias, &["ip"]), &format!("{path}.hostAliases[{at}].ip"), errors);
         for (number, name) in walk::items(alias, &["hostnames"]).iter().filter_map(Value::as_str).enumerate() {
             errors.invalid_all(&format!("{path}.hostAliases[{at}].hostnames[{number}]"), name, names::subdomain(name));
         }
-    }
-}
-
-fn ip(text: &str, path: &str, errors: &mut Errors) {
-    if !text.is_empty() && text.parse::<IpAddr>().is_err() {
-        let rule = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-        errors.push(FieldError::invalid(path, text, rule));
     }
 }
 
@@ -169,6 +118,9 @@ pub(super) fn tolerations(list: &[Value], path: &str, errors: &mut Errors) {
         if text("operator") == "Exists" && !text("value").is_empty() {
             let rule = "value must be empty when `operator` is 'Exists'";
             errors.push(FieldError::invalid(format!("{path}.operator"), toleration.clone(), rule));
+        }
+        if ["", "Equal"].contains(&text("operator")) {
+            errors.invalid_all(&format!("{path}.operator"), text("value"), names::label_value(text("value")));
         }
         if toleration.get("tolerationSeconds").is_some() && text("effect") != "NoExecute" {
             let rule = "effect must be 'NoExecute' when `tolerationSeconds` is set";
@@ -202,8 +154,10 @@ fn dns(spec: &Value, path: &str, errors: &mut Errors) {
             errors.push(FieldError::invalid(format!("{path_of_config}.{field}"), list.to_vec(), text));
         }
     }
-    for (at, server) in servers.iter().filter_map(Value::as_str).enumerate() {
-        ip(server, &format!("{path_of_config}.nameservers[{at}]"), errors);
+    for (at, option) in walk::items(spec, &["dnsConfig", "options"]).iter().enumerate() {
+        if walk::text(option, &["name"]).is_empty() {
+            errors.push(FieldError::required(format!("{path_of_config}.options[{at}]"), "must not be empty"));
+        }
     }
 }
 

@@ -64,7 +64,7 @@ fn ports(list: &[Value], ty: &str, errors: &mut Errors) {
             errors.push(FieldError::duplicate(path.clone(), port.clone()));
         }
         let node_port = port.get("nodePort").and_then(Value::as_i64).unwrap_or_default();
-        if node_port != 0 && !["NodePort", "LoadBalancer"].contains(&ty) {
+        if node_port != 0 && ty == "ClusterIP" {
             let text = "may not be used when `type` is 'ClusterIP'";
             errors.push(FieldError::forbidden(format!("{path}.nodePort"), text));
         }

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Errors, FieldError};
+use super::{Errors, FieldError, rule};
 use crate::facts::{Field, Shape, TypeId, TypeSet};
 use crate::table::Kind;
 
@@ -25,9 +25,14 @@ fn object_at(set: &TypeSet, id: TypeId, object: &Value, path: &mut String, error
         return;
     }
     let is_root = path.is_empty();
+    let rules = rule::of(ty);
+    if rules.is_some_and(|rules| !rules.check(ty, map, path, errors)) {
+        return;
+    }
+    let covered = |field: &str| rules.is_some_and(|rules| rules.covers(field));
     for field in ty.fields.iter().filter(|field| field.required && field.shape == Shape::String) {
         let empty = map.get(&field.name).and_then(Value::as_str).is_none_or(str::is_empty);
-        if empty && !MAY_BE_EMPTY.contains(&(ty.name.as_str(), field.name.as_str())) {
+        if empty && !covered(&field.name) && !MAY_BE_EMPTY.contains(&(ty.name.as_str(), field.name.as_str())) {
             errors.push(FieldError::required(joined(path, &field.name), ""));
         }
     }
@@ -41,7 +46,7 @@ fn object_at(set: &TypeSet, id: TypeId, object: &Value, path: &mut String, error
                 path.push('.');
             }
             path.push_str(name);
-            value_at(set, field, &field.shape, value, path, errors);
+            value_at(set, field, &field.shape, value, covered(name), path, errors);
             path.truncate(length);
         }
     }
@@ -51,9 +56,18 @@ fn joined(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-fn value_at(set: &TypeSet, field: &Field, shape: &Shape, value: &Value, path: &mut String, errors: &mut Errors) {
+/// `covered`: rows say what the values are.
+fn value_at(
+    set: &TypeSet,
+    field: &Field,
+    shape: &Shape,
+    value: &Value,
+    covered: bool,
+    path: &mut String,
+    errors: &mut Errors,
+) {
     match (shape, value) {
-        (Shape::String, Value::String(text)) => {
+        (Shape::String, Value::String(text)) if !covered => {
             if let Some(closed) = &field.values
                 && closed.values.binary_search(text).is_err()
             {
@@ -67,7 +81,7 @@ fn value_at(set: &TypeSet, field: &Field, shape: &Shape, value: &Value, path: &m
             for (at, value) in items.iter().enumerate() {
                 let length = path.len();
                 path.push_str(&format!("[{at}]"));
-                value_at(set, field, item, value, path, errors);
+                value_at(set, field, item, value, covered, path, errors);
                 path.truncate(length);
             }
         }

@@ -59,12 +59,6 @@ fn source(kind: &str, source: &Value, path: &str, errors: &mut Errors) {
             let given = walk::text(source, &["path"]);
             errors.push(FieldError::invalid(format!("{path}.path"), given, "must not contain '..'"));
         }
-        "emptyDir" => {
-            let medium = walk::text(source, &["medium"]);
-            if !["", "Memory"].contains(&medium) && !medium.starts_with("HugePages") {
-                errors.push(FieldError::not_supported(format!("{path}.medium"), medium, &["", "HugePages", "Memory"]));
-            }
-        }
         _ => {}
     }
 }
@@ -102,7 +96,7 @@ fn projected(sources: &[Value], path: &str, errors: &mut Errors) {
         let path = format!("{path}[{at}]");
         let given: Vec<&&str> = KINDS.iter().filter(|kind| source.get(**kind).is_some()).collect();
         match given.as_slice() {
-            [] => errors.push(FieldError::required(path, "may not specify zero projected sources")),
+            [] => {}
             [kind] => {
                 let holder = &source[**kind];
                 if ["secret", "configMap"].contains(*kind) {

@@ -27,7 +27,9 @@ pub(super) fn check(kind: &Kind, object: &Value, old: Option<&Value>, errors: &m
         "podtemplates" => template(object.get("template"), "template", &[], errors),
         _ => {}
     }
-    for number in ["replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
+    let numbers = ["replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"];
+    // Upstream does not look at the history of a StatefulSet.
+    for number in numbers.into_iter().filter(|name| *name != "revisionHistoryLimit" || kind.plural != "statefulsets") {
         errors.non_negative(spec, number, "spec");
     }
     match kind.plural.as_str() {
@@ -43,11 +45,13 @@ fn selector(plural: &str, spec: &Value, errors: &mut Errors) {
         errors.push(FieldError::required("spec.selector", ""));
         return;
     };
-    let singular = plural.trim_end_matches('s');
+    // Upstream speaks of deployments here for ReplicaSets, too.
+    let noun = if plural == "replicasets" { "deployment" } else { plural.trim_end_matches('s') };
     match LabelSelector::from_value(given) {
-        Err(error) => errors.push(FieldError::invalid("spec.selector", given.clone(), error.to_string())),
+        // What is wrong with it is said where it is.
+        Err(_) => errors.push(FieldError::invalid("spec.selector", given.clone(), "invalid label selector")),
         Ok(selector) if selector.is_everything() => {
-            let text = format!("empty selector is invalid for {singular}");
+            let text = format!("empty selector is invalid for {noun}");
             errors.push(FieldError::invalid("spec.selector", given.clone(), text));
         }
         Ok(selector) => labels_match(&selector, spec, errors),
@@ -104,7 +108,11 @@ fn template(template: Option<&Value>, path: &str, restart: &[&str], errors: &mut
         errors.push(FieldError::forbidden(format!("{path}.ephemeralContainers"), text));
     }
     let policy = walk::text(spec, &["restartPolicy"]);
-    if !restart.is_empty() && !restart.contains(&policy) {
+    if policy.is_empty() && restart.len() > 1 {
+        let known: Vec<String> = restart.iter().map(|policy| format!("{policy:?}")).collect();
+        let text = format!("valid values: {}", known.join(", "));
+        errors.push(FieldError::required(format!("{path}.restartPolicy"), text));
+    } else if !restart.is_empty() && !restart.contains(&policy) {
         errors.push(FieldError::not_supported(format!("{path}.restartPolicy"), policy, restart));
     }
     if restart == ["Always"] && spec.get("activeDeadlineSeconds").is_some() {
