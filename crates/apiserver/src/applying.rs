@@ -81,7 +81,7 @@ impl Configuration {
         let text = |field: &str| self.document[field].as_str().unwrap_or_default();
         if text("kind") != kind || text("apiVersion").is_empty() {
             let (version, given) = (text("apiVersion"), text("kind"));
-            return Err(Status::bad_request(format!("invalid object type: {version}, Kind={given}")));
+            return Err(Status::bad_request(format!("invalid object type: {}, Kind={given}", slashed(version))));
         }
         if text("apiVersion") != api_version {
             return Err(Status::bad_request(format!(
@@ -179,7 +179,10 @@ impl Configuration {
                 let kind = context.kind;
                 let lead = "failed to create typed patch object";
                 let (api_version, kind) = (kind.api_version(), &kind.kind);
-                Status::bad_request(format!("{lead} ({namespace}/{name}; {api_version}, Kind={kind}): {why}"))
+                Status::bad_request(format!(
+                    "{lead} ({namespace}/{name}; {}, Kind={kind}): {why}",
+                    slashed(&api_version)
+                ))
             }
             ApplyError::Version(_) => Status::internal(error),
         }
@@ -211,4 +214,9 @@ fn conflict(conflicts: &[Conflict]) -> Status {
     conflicts.iter().fold(status, |status, conflict| {
         status.with_cause("FieldManagerConflict", &format!("conflict with {}", conflict.owner), &conflict.field())
     })
+}
+
+/// Group and version as upstream prints them here: the core group has no name, but its slash.
+fn slashed(api_version: &str) -> String {
+    if api_version.contains('/') { api_version.to_owned() } else { format!("/{api_version}") }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderMap;
 use isopod_schema::table::split_api_version;
-use isopod_schema::{Gvk, Kind, Status, Table, Verb, decode, defaults, protobuf};
+use isopod_schema::{FieldError, Gvk, Kind, Status, Table, Verb, decode, defaults, protobuf};
 use isopod_store::{CommitError, Entry, Outcome, Write};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -19,7 +19,7 @@ use crate::route::RequestInfo;
 use crate::server::ApiServer;
 use crate::strategy::{meta, text};
 use crate::user::{MASTERS, UserInfo};
-use crate::{conversion, convert};
+use crate::{conversion, convert, ownership};
 
 /// Who writes what the server needs itself.
 const INTERNAL_USER: &str = "system:apiserver";
@@ -61,16 +61,21 @@ pub(crate) struct WriteOptions {
 
 impl WriteOptions {
     /// # Errors
-    /// 400 for values that do not exist.
-    pub(crate) fn parse(query: &Query) -> Result<Self, Status> {
-        let dry_run = dry_run(query.all("dryRun"))?;
-        let validation = match query.get("fieldValidation") {
+    /// 422 for values that do not exist.
+    pub(crate) fn parse(context: &Context<'_>) -> Result<Self, Status> {
+        let asked: Vec<&str> = context.query.all("dryRun").filter(|value| !value.is_empty()).collect();
+        if asked.iter().any(|value| *value != "All") {
+            return Err(ownership::invalid_options(context, &[FieldError::not_supported("dryRun", asked, &["All"])]));
+        }
+        let dry_run = !asked.is_empty();
+        let validation = match context.query.get("fieldValidation") {
             None | Some("Warn") => FieldValidation::Warn,
             Some("Ignore") => FieldValidation::Ignore,
             Some("Strict") => FieldValidation::Strict,
             Some(other) => {
-                let text = format!("invalid fieldValidation {other:?}: supported values are Ignore, Strict, Warn");
-                return Err(Status::bad_request(text));
+                let known = ["", "Ignore", "Strict", "Warn"];
+                let error = FieldError::not_supported("fieldValidation", other, &known);
+                return Err(ownership::invalid_options(context, &[error]));
             }
         };
         Ok(Self { dry_run, validation })
@@ -178,11 +183,13 @@ impl<'t> Context<'t> {
         let posts_to_name = self.info.verb == "create" && !self.info.name.is_empty();
         let needs_name = matches!(self.info.verb.as_str(), "update" | "patch") && self.info.name.is_empty();
         if verb.is_none_or(|verb| !self.kind.allows(verb)) || posts_to_name || needs_name {
-            return Err(Status::method_not_allowed(self.kind, &self.info.verb));
+            return Err(Status::method_not_allowed());
         }
         let collection = matches!(self.info.verb.as_str(), "list" | "watch") || !self.kind.is_stored();
         if self.kind.namespaced == self.info.namespace.is_empty() && !collection && !self.kind.is("", "namespaces") {
-            return Err(Status::no_such_resource());
+            // A collection over all namespaces is there, to be read.
+            let is_read_only = self.info.name.is_empty() && self.info.namespace.is_empty();
+            return Err(if is_read_only { Status::method_not_allowed() } else { Status::no_such_resource() });
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::{addresses, codec, conversion, signing, tokens};
 const NAME_ATTEMPTS: usize = 8;
 
 pub(crate) async fn answer(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
-    let options = WriteOptions::parse(&context.query)?;
+    let options = WriteOptions::parse(context)?;
     let object = context.decode(body, &options)?;
     let bytes = object_create(context, object, &options).await?;
     respond::object(201, context.kind, bytes, &context.shape)

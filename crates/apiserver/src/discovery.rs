@@ -189,6 +189,8 @@ fn version(server: &ApiServer) -> Value {
     let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
     json!({
         "major": major, "minor": minor, "gitVersion": format!("{full}+isopod"), "gitCommit": "", "gitTreeState": "clean",
+        "emulationMajor": major, "emulationMinor": minor, "minCompatibilityMajor": major,
+        "minCompatibilityMinor": minor.parse::<u32>().map_or_else(|_| minor.into(), |minor| minor.saturating_sub(1).to_string()),
         "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
     })

@@ -48,7 +48,7 @@ pub(crate) struct Edited {
 }
 
 pub(crate) async fn update(context: &Context<'_>, part: Part, body: &[u8]) -> Result<Response, Status> {
-    let options = WriteOptions::parse(&context.query)?;
+    let options = WriteOptions::parse(context)?;
     let object = context.decode(body, &options)?;
     check_address(context, &object)?;
     let exists = context.server.store.get(&context.key(&context.info.name)).is_some();
@@ -86,7 +86,7 @@ pub(crate) fn check_address(context: &Context<'_>, object: &Value) -> Result<(),
 }
 
 pub(crate) async fn patch(context: &Context<'_>, part: Part, body: &[u8]) -> Result<Response, Status> {
-    let options = WriteOptions::parse(&context.query)?;
+    let options = WriteOptions::parse(context)?;
     if negotiate::media_type(&context.headers) == APPLY_PATCH {
         return applying::answer(context, part, body, &options).await;
     }

@@ -44,7 +44,9 @@ pub(crate) enum Start {
 pub(crate) fn revision(query: &Query) -> Result<Option<u64>, Status> {
     let Some(text) = query.get("resourceVersion") else { return Ok(None) };
     let parsed = text.parse::<u64>().map(|revision| Some(revision).filter(|revision| *revision > 0));
-    parsed.map_err(|_| Status::bad_request(format!("invalid resource version {text:?}")))
+    parsed.map_err(|_| Status::bad_request(format!(
+        "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+    )))
 }
 
 const MATCH: &str = "resourceVersionMatch";

@@ -203,7 +203,9 @@ async fn dispatch(
     // One request sees one table, whatever happens to definitions meanwhile.
     let served = server.served();
     let Some(kind) = served.table.resource(&info.group, &info.version, &info.resource) else {
-        return Ok(respond::no_such_path());
+        // Of a group that there is, every path is the group's own.
+        let is_known = served.table.kinds().any(|kind| kind.group == info.group && kind.version == info.version);
+        return if is_known { Err(Status::no_such_resource()) } else { Ok(respond::no_such_path()) };
     };
     let mut context = Context::new(server, info, user, query, (&served.table, kind), request.headers().clone())?;
     context.record = request.extensions().get().cloned();

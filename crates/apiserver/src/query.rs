@@ -40,7 +40,7 @@ impl Query {
     pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Status> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let parsed = text.parse().map(Some);
-        parsed.map_err(|_| Status::bad_request(format!("invalid value {text:?} for query parameter {name:?}")))
+        parsed.map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
     }
 }
 

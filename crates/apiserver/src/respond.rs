@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, StatusCode};
 use isopod_schema::tables::{self, IncludeObject, Options};
 use isopod_schema::{Kind, Status, partial, protobuf};
@@ -34,7 +34,9 @@ pub(crate) fn with(code: u16, content_type: HeaderValue, body: impl Into<Body>) 
 }
 
 pub(crate) fn text(code: u16, text: impl Into<String>) -> Response {
-    with(code, TEXT, text.into())
+    let mut response = with(code, TEXT, text.into());
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// A path that does not exist; clients make a NotFound of it.
@@ -126,7 +128,11 @@ impl Shape {
             None | Some("Metadata") => IncludeObject::Metadata,
             Some("None") => IncludeObject::None,
             Some("Object") => IncludeObject::Object,
-            Some(other) => return Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+            Some(other) => {
+                return Err(Status::bad_request(format!(
+                    "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
+                )));
+            }
         };
         Ok(Self { output, include, now })
     }

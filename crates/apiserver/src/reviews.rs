@@ -18,7 +18,7 @@ pub(crate) async fn create(context: &Context<'_>, body: &[u8]) -> Result<Respons
     if context.shape.output.form != Form::Object {
         return Err(Status::not_acceptable(&negotiate::MEDIA_TYPES));
     }
-    let options = WriteOptions::parse(&context.query)?;
+    let options = WriteOptions::parse(context)?;
     let mut object = context.decode(body, &options)?;
     object["apiVersion"] = context.kind.api_version().into();
     object["kind"] = context.kind.kind.as_str().into();
@@ -57,7 +57,7 @@ async fn answer(context: &Context<'_>, object: &Value) -> Result<Value, Status> 
         "selfsubjectrulesreviews" => Ok(rules(context, text(spec, &["namespace"]))),
         "subjectaccessreviews" | "localsubjectaccessreviews" => Ok(access(context, &subject(spec), spec)),
         "tokenreviews" => Ok(token(context, spec).await),
-        _ => Err(Status::method_not_allowed(context.kind, "create")),
+        _ => Err(Status::method_not_allowed()),
     }
 }
 

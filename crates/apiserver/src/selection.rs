@@ -42,7 +42,7 @@ impl Selection {
         let mut selection = Self { labels: labels.map_err(refuse)?, fields: selector.map_err(refuse)? };
         for term in &mut selection.fields.terms {
             if !fields::is_selectable(kind, &term.key) {
-                return Err(Status::bad_request(fields::unsupported_text(&term.key)));
+                return Err(Status::bad_request(fields::unsupported_text(kind, &term.key)));
             }
             term.key = convert::stored_label(kind, std::mem::take(&mut term.key));
         }

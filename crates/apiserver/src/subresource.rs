@@ -19,7 +19,7 @@ pub(crate) async fn answer(context: &Context<'_>, body: bytes::Bytes) -> Result<
     let name = context.info.subresource.as_str();
     let Some(subresource) = context.kind.subresource(name) else { return Ok(respond::no_such_path()) };
     if !subresource.verbs.iter().any(|verb: &Verb| verb.as_str() == context.info.verb) {
-        return Err(Status::method_not_allowed(context.kind, &context.info.verb));
+        return Err(Status::method_not_allowed());
     }
     match name {
         "status" | "approval" => part(context, Part::Status, &body).await,
@@ -51,7 +51,7 @@ async fn part(context: &Context<'_>, part: Part, body: &[u8]) -> Result<Response
 // === scale ===
 
 async fn scale(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
-    let options = WriteOptions::parse(&context.query)?;
+    let options = WriteOptions::parse(context)?;
     let document = match context.info.verb.as_str() {
         "get" => scale_of(context, &codec::decode(&context.shown(&context.info.name).await?.value)?)?,
         "patch" if negotiate::media_type(&context.headers) == edit::APPLY_PATCH => {
@@ -206,7 +206,7 @@ pub(crate) fn demand_name(context: &Context<'_>, body: &Value) -> Result<(), Sta
 
 /// Assigns a pod to a node, once.
 async fn binding(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
-    let options = WriteOptions::parse(&context.query)?;
+    let options = WriteOptions::parse(context)?;
     let binding = context.decode_other("v1", "Binding", body)?;
     let binding = Asked::new(context, Operation::Create, &binding, None, options.dry_run).admit_body(binding).await?;
     bind(context, &binding, &options).await?;

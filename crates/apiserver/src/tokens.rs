@@ -245,7 +245,7 @@ fn has_been_deleted(server: &ApiServer, pod: &Value) -> bool {
 
 /// POST serviceaccounts/NAME/token.
 pub(crate) async fn answer(context: &Context<'_>, body: &[u8]) -> Result<Response, Status> {
-    let options = WriteOptions::parse(&context.query)?;
+    let options = WriteOptions::parse(context)?;
     let mut request = context.decode_other("authentication.k8s.io/v1", "TokenRequest", body)?;
     with_life(&mut request);
     let asked = Asked::new(context, Operation::Create, &request, None, options.dry_run);

@@ -35,6 +35,7 @@ fn by_kind(kind: &Kind, object: &mut Object) {
         ("", "Namespace") => namespace(object),
         ("", "Secret") => secret(object),
         ("", "Node") => node(object),
+        ("", "ServiceAccount") => account(object),
         ("", "ReplicationController") => workload::replication_controller(object),
         ("batch", "Job") => workload::job(object),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => definition(object),
@@ -156,6 +157,15 @@ fn definition(object: &mut Object) {
     }
     if let Some(conversion) = child(spec, "conversion") {
         put(conversion, "strategy", "None");
+    }
+}
+
+/// Secrets of an account are names, and nothing else.
+fn account(object: &mut Object) {
+    for secret in object.get_mut("secrets").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(secret) = secret.as_object_mut() {
+            secret.retain(|key, _| key == "name");
+        }
     }
 }
 

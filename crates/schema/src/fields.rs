@@ -14,9 +14,17 @@ pub fn is_selectable(kind: &Kind, label: &str) -> bool {
         || kind.field_labels.iter().any(|known| known == label)
 }
 
-/// The 400 text for a label that cannot be used.
-pub fn unsupported_text(label: &str) -> String {
-    format!("field label not supported: {label}")
+/// The 400 text for a label that cannot be used. Kinds with labels of their own have words of their own.
+pub fn unsupported_text(kind: &Kind, label: &str) -> String {
+    match kind.plural.as_str() {
+        "resourceslices" => {
+            format!("field label not supported for {}, Kind={}: {label}", kind.api_version(), kind.kind)
+        }
+        _ if kind.field_labels.is_empty() && kind.custom.is_none() => {
+            format!("{label:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+        }
+        _ => format!("field label not supported: {label}"),
+    }
 }
 
 /// All field labels of an object with their values; absent fields are empty texts.
@@ -42,7 +50,7 @@ fn field(kind: &Kind, object: &Value, label: &str) -> String {
         ("pods", "spec.hostNetwork") => flag(object, "spec.hostNetwork"),
         ("nodes", "spec.unschedulable") => flag(object, "spec.unschedulable"),
         ("pods", "status.podIPs") => pod_addresses(object),
-        ("replicasets" | "replicationcontrollers", "status.replicas") => number(object, "status.replicas"),
+        ("replicationcontrollers", "status.replicas") => number(object, "status.replicas"),
         ("jobs", "status.successful") => number(object, "status.succeeded"),
         ("events", "source") => {
             let component = path(object, "source.component");

@@ -37,7 +37,8 @@ impl From<PatchError> for Status {
             PatchError::TooManyOperations(_) => Reason::RequestEntityTooLarge,
             PatchError::Failed(_) => Reason::Invalid,
         };
-        Self::new(reason, error.to_string())
+        let details = (reason == Reason::Invalid).then(Box::default);
+        Self { details, ..Self::new(reason, error.to_string()) }
     }
 }
 
@@ -51,17 +52,29 @@ pub fn json_patch(document: &Value, patch: &Value) -> Result<Value, PatchError> 
     if operations.len() > MAX_JSON_PATCH_OPERATIONS {
         return Err(PatchError::TooManyOperations(operations.len()));
     }
-    let parsed: json_patch::Patch =
-        serde_json::from_value(patch.clone()).map_err(|error| PatchError::Malformed(error.to_string()))?;
     let mut result = document.clone();
-    json_patch::patch(&mut result, &parsed).map_err(|error| {
-        let text = match error.kind {
-            json_patch::PatchErrorKind::TestFailed => format!("testing value {} failed", error.path),
-            other => format!("{other}: {}", error.path),
-        };
-        PatchError::Failed(format!("the server rejected our request due to an error in our request: {text}"))
-    })?;
+    for operation in operations {
+        // Upstream tells no more than this, whatever is wrong with an operation.
+        let failed = || PatchError::Failed("the server rejected our request due to an error in our request".into());
+        let step = json_patch::Patch(vec![serde_json::from_value(operation.clone()).map_err(|_| failed())?]);
+        let step = with_additions(&result, step);
+        json_patch::patch(&mut result, &step).map_err(|_| failed())?;
+    }
     Ok(result)
+}
+
+/// Replacing what is not there puts it there, if it is in an object: the library that upstream patches with has it so.
+fn with_additions(document: &Value, mut patch: json_patch::Patch) -> json_patch::Patch {
+    for operation in &mut patch.0 {
+        if let json_patch::PatchOperation::Replace(replace) = operation
+            && document.pointer(replace.path.as_str()).is_none()
+            && replace.path.parent().and_then(|parent| document.pointer(parent.as_str())).is_some_and(Value::is_object)
+        {
+            let add = json_patch::AddOperation { path: replace.path.clone(), value: replace.value.clone() };
+            *operation = json_patch::PatchOperation::Add(add);
+        }
+    }
+    patch
 }
 
 /// RFC 7386, in place.

@@ -62,7 +62,7 @@ impl LabelSelector {
     /// # Errors
     /// A text that is not in the grammar, with its place.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let mut parser = Parser { text, rest: text };
+        let mut parser = Parser { rest: text };
         let requirements = parser.requirements()?;
         Ok(Self { requirements, nothing: false })
     }
@@ -196,7 +196,6 @@ impl fmt::Display for LabelRequirement {
 
 /// Reads the text grammar from left to right.
 struct Parser<'a> {
-    text: &'a str,
     rest: &'a str,
 }
 
@@ -307,7 +306,7 @@ impl<'a> Parser<'a> {
     }
 
     fn refuse<T>(&self, why: &str) -> Result<T, SelectorError> {
-        Err(SelectorError(format!("unable to parse requirement: {why} in {:?}", self.text)))
+        Err(SelectorError(format!("unable to parse requirement: {why}")))
     }
 }
 
@@ -388,7 +387,7 @@ fn field_term(term: &str) -> Result<FieldTerm, SelectorError> {
             }
         }
     }
-    Err(SelectorError(format!("invalid selector: {term:?}; can't understand {term:?}")))
+    Err(SelectorError(format!("invalid selector: '{term}'; can't understand '{term}'")))
 }
 
 fn unescape(value: &str) -> Result<String, SelectorError> {

@@ -170,7 +170,8 @@ impl Status {
 
     /// 404: no such path, group or resource.
     pub fn no_such_resource() -> Self {
-        Self::new(Reason::NotFound, "the server could not find the requested resource")
+        let text = "the server could not find the requested resource";
+        Self { details: Some(Box::default()), ..Self::new(Reason::NotFound, text) }
     }
 
     /// 409: the name is taken.
@@ -257,10 +258,10 @@ impl Status {
         Self { details: Some(Box::default()), ..status }
     }
 
-    /// 405: the kind does not offer this.
-    pub fn method_not_allowed(kind: &Kind, action: &str) -> Self {
-        let message = format!("{action} is not supported on resources of kind {:?}", kind.resource_text());
-        Self::about(Reason::MethodNotAllowed, kind, "", message)
+    /// 405: the resource does not offer this.
+    pub fn method_not_allowed() -> Self {
+        let text = "the server does not allow this method on the requested resource";
+        Self { details: Some(Box::default()), ..Self::new(Reason::MethodNotAllowed, text) }
     }
 
     /// 406.

@@ -17,7 +17,7 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 
 pub(super) async fn answer(context: &Context<'_>) -> Result<Response, Status> {
     if context.info.verb != "get" {
-        return Err(Status::method_not_allowed(context.kind, &context.info.verb));
+        return Err(Status::method_not_allowed());
     }
     // A pod that waits for a node has an empty log; other streams refuse it.
     if text(&super::pod(context)?, &["spec", "nodeName"]).is_empty() {

@@ -103,7 +103,7 @@ async fn what_apply_refuses() {
         map["metadata"][field] = value;
         map
     };
-    let typed = |why: &str| format!("failed to create typed patch object (/m; v1, Kind=ConfigMap): {why}");
+    let typed = |why: &str| format!("failed to create typed patch object (/m; /v1, Kind=ConfigMap): {why}");
     let table = [
         (
             "",
@@ -118,8 +118,8 @@ async fn what_apply_refuses() {
         ("a", with("namespace", json!("n")), 400, "namespace of the provided object does not match".into()),
         ("a", with("managedFields", json!([])), 400, "metadata.managedFields must be nil".into()),
         ("a", with("uid", json!("u")), 409, "uid mismatch: the provided object specified uid u".into()),
-        ("a", json!({"kind": "ConfigMap"}), 400, "invalid object type: , Kind=ConfigMap".into()),
-        ("a", json!({"apiVersion": "v1", "kind": "Secret"}), 400, "invalid object type: v1, Kind=Secret".into()),
+        ("a", json!({"kind": "ConfigMap"}), 400, "invalid object type: /, Kind=ConfigMap".into()),
+        ("a", json!({"apiVersion": "v1", "kind": "Secret"}), 400, "invalid object type: /v1, Kind=Secret".into()),
         (
             "a",
             json!({"apiVersion": "v2", "kind": "ConfigMap"}),

@@ -114,7 +114,7 @@ async fn refusals_are_a_status_in_protobuf() {
     let table = [
         (format!("GET {CONFIG_MAPS}/none"), Value::Null, 404, "NotFound", "configmaps \"none\" not found"),
         (format!("POST {CONFIG_MAPS}"), bad, 422, "Invalid", "metadata.name"),
-        (format!("GET {CONFIG_MAPS}?limit=x"), Value::Null, 400, "BadRequest", "invalid value"),
+        (format!("GET {CONFIG_MAPS}?limit=x"), Value::Null, 400, "BadRequest", "strconv.ParseInt: parsing \"x\""),
         (
             format!("GET {CONFIG_MAPS}?resourceVersionMatch=Exact"),
             Value::Null,

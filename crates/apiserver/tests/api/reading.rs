@@ -25,7 +25,8 @@ async fn paths_that_are_about_no_object() {
         ("/api/v1", "", 200, "\"singularName\":\"pod\""),
         ("/api/v2", "", 404, "404 page not found"),
         ("/apis/none.example.com", "", 404, "404 page not found"),
-        ("/api/v1/nothings", "", 404, "404 page not found"),
+        ("/api/v1/nothings", "", 404, "the server could not find the requested resource"),
+        ("/apis/none.example.com/v1/nothings", "", 404, "404 page not found"),
         ("/openid/v1/jwks", "", 200, "\"alg\":\"ES256\""),
         ("/.well-known/openid-configuration", "", 200, "\"issuer\":\"https://kubernetes.default.svc.cluster.local\""),
         ("/", "", 200, "/apis/apps/v1"),
@@ -146,8 +147,8 @@ async fn what_lists_refuse() {
         ("continue=x", 400, "continue key is not valid"),
         ("sendInitialEvents=true", 422, "sendInitialEvents is forbidden for list"),
         ("labelSelector=a%3D%3D%3Db", 400, "unable to parse requirement"),
-        ("fieldSelector=spec.none%3Dx", 400, "field label not supported: spec.none"),
-        ("limit=x", 400, "invalid value"),
+        ("fieldSelector=spec.none%3Dx", 400, "\"spec.none\" is not a known field selector"),
+        ("limit=x", 400, "strconv.ParseInt: parsing \"x\": invalid syntax"),
     ];
     for (query, code, part) in table {
         let (found, message) = cluster.refused(&format!("GET {CONFIG_MAPS}?{query}"), Value::Null).await;

@@ -53,8 +53,8 @@ async fn what_create_refuses() {
             400,
             "strict decoding error: unknown field \"dato\"",
         ),
-        ("?fieldValidation=Some", config_map("x"), 400, "invalid fieldValidation"),
-        ("?dryRun=Some", config_map("x"), 400, "invalid dryRun"),
+        ("?fieldValidation=Some", config_map("x"), 422, "fieldValidation: Unsupported value: \"Some\""),
+        ("?dryRun=Some", config_map("x"), 422, "dryRun: Unsupported value: [\"Some\"]"),
     ];
     for (query, object, code, part) in table {
         let (found, message) = cluster.refused(&format!("POST {CONFIG_MAPS}{query}"), object).await;

@@ -6,11 +6,12 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use crate::quantity;
 
-const RFC3339_LAYOUT: &str = "2006-01-02T15:04:05Z07:00";
+const TIME_LAYOUT: &str = "2006-01-02T15:04:05Z07:00";
+const MICRO_TIME_LAYOUT: &str = "2006-01-02T15:04:05.000000Z07:00";
 
 /// Whole seconds, UTC.
 pub(super) fn time(text: &str) -> Result<String, String> {
-    let at = timestamp(text)?;
+    let at = timestamp(text, TIME_LAYOUT)?;
     if text.len() == 20 && text.ends_with('Z') {
         return Ok(text.to_owned());
     }
@@ -19,19 +20,19 @@ pub(super) fn time(text: &str) -> Result<String, String> {
 
 /// Six decimals, UTC.
 pub(super) fn micro_time(text: &str) -> Result<String, String> {
-    let at = timestamp(text)?;
+    let at = timestamp(text, MICRO_TIME_LAYOUT)?;
     if text.len() == 27 && text.ends_with('Z') {
         return Ok(text.to_owned());
     }
     Ok(at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())
 }
 
-fn timestamp(text: &str) -> Result<Timestamp, String> {
+fn timestamp(text: &str, layout: &str) -> Result<Timestamp, String> {
     let strict = text.as_bytes().get(10) == Some(&b'T');
     let parsed = strict.then(|| text.parse::<Timestamp>().ok()).flatten();
     parsed.ok_or_else(|| {
         let rest: String = text.chars().collect();
-        format!("parsing time {text:?} as {RFC3339_LAYOUT:?}: cannot parse {rest:?} as \"2006\"")
+        format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as \"2006\"")
     })
 }
 

@@ -168,7 +168,6 @@ impl Walker<'_> {
         let checked = match self.shape {
             Shape::String | Shape::IntOrString => return Ok(Some(text.into())),
             Shape::Quantity => scalar::quantity(&text),
-            Shape::Time | Shape::MicroTime if text.is_empty() => return Ok(None),
             Shape::Time => scalar::time(&text),
             Shape::MicroTime => scalar::micro_time(&text),
             Shape::Bytes => scalar::base64(text),

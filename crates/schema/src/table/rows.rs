@@ -160,7 +160,7 @@ pub(super) const ROWS: [Row; 75] = [
 ];
 
 /// Field labels for selectors besides `metadata.name` and `metadata.namespace`, by plural.
-pub(super) const FIELD_LABELS: [(&str, &str); 12] = [
+pub(super) const FIELD_LABELS: [(&str, &str); 11] = [
     (
         "pods",
         "spec.nodeName,spec.host,spec.restartPolicy,spec.schedulerName,spec.serviceAccountName,spec.hostNetwork,\
@@ -176,7 +176,6 @@ pub(super) const FIELD_LABELS: [(&str, &str); 12] = [
     ("namespaces", "status.phase"),
     ("nodes", "spec.unschedulable"),
     ("replicationcontrollers", "status.replicas"),
-    ("replicasets", "status.replicas"),
     ("jobs", "status.successful"),
     ("certificatesigningrequests", "spec.signerName"),
     ("resourceslices", "spec.nodeName,spec.driver"),

@@ -119,7 +119,8 @@ pub(super) fn node(object: &Value, errors: &mut Errors) {
     let taints = walk::items(object, &["spec", "taints"]);
     for (at, taint) in taints.iter().enumerate() {
         let text = |taint: &'_ Value, field: &str| walk::text(taint, &[field]).to_owned();
-        let path = format!("spec.taints[{at}]");
+        // Upstream looks for taints in the metadata.
+        let path = format!("metadata.taints[{at}]");
         errors.invalid_all(&format!("{path}.key"), &text(taint, "key"), names::qualified(&text(taint, "key")));
         errors.invalid_all(&format!("{path}.value"), &text(taint, "value"), names::label_value(&text(taint, "value")));
         if text(taint, "effect").is_empty() {

@@ -73,6 +73,9 @@ pub(super) fn check(kind: &Kind, object: &Value, old: &Value, errors: &mut Error
         set_once(object, old, "spec.providerID", errors);
         set_once(object, old, "spec.podCIDR", errors);
     }
+    if kind.is("", "persistentvolumes") {
+        volume(object, old, errors);
+    }
     if kind.is("", "persistentvolumeclaims") {
         claim(object, old, errors);
     }
@@ -90,7 +93,29 @@ fn set_once(object: &Value, old: &Value, path: &str, errors: &mut Errors) {
     let keys: Vec<&str> = path.split('.').collect();
     let before = walk::text(old, &keys);
     if !before.is_empty() && before != walk::text(object, &keys) {
-        errors.push(FieldError::forbidden(path, "node updates may not change it except from \"\" to valid"));
+        let name = path.trim_start_matches("spec.");
+        // Ranges are compared as the list they are.
+        let path = path.replace("podCIDR", "podCIDRs");
+        let text = format!("node updates may not change {name} except from \"\" to valid");
+        errors.push(FieldError::forbidden(path, text));
+    }
+}
+
+/// What a volume is made of stays; so does who reaches it, once that is said.
+fn volume(object: &Value, old: &Value, errors: &mut Errors) {
+    let sources = |volume: &Value| {
+        let names = super::rule::VOLUME_SOURCES.iter();
+        names.map(|name| volume["spec"].get(*name).cloned()).collect::<Vec<_>>()
+    };
+    if sources(object) != sources(old) {
+        errors.push(FieldError::forbidden(
+            "spec.persistentvolumesource",
+            "spec.persistentvolumesource is immutable after creation",
+        ));
+    }
+    errors.immutable(object, old, "spec.volumeMode");
+    if old["spec"].get("nodeAffinity").is_some() {
+        errors.immutable(object, old, "spec.nodeAffinity");
     }
 }
 

@@ -1,6 +1,8 @@
 //! What upstream asks of single fields, wherever their type is embedded: rows of type, field and rule in [`table`], and what
 //! several fields of a type must be together in [`together`]. Never looks outside the object of the type.
 
+pub(super) use together::SOURCES as VOLUME_SOURCES;
+
 mod address;
 mod table;
 mod text;

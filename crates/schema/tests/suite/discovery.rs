@@ -32,6 +32,25 @@ fn plain_documents() {
     check(find("pods/exec"), "/verbs", json!(["create", "get"]));
     check(find("pods/status"), "/group", Value::Null);
     check(find("bindings"), "/storageVersionHash", Value::Null);
+    check(find("componentstatuses"), "/storageVersionHash", Value::Null);
+}
+
+#[test]
+fn hashes_of_stored_versions_are_upstreams() {
+    for (group, version, plural, hash) in [
+        ("", "v1", "events", "r2yiGXH7wu8="),
+        ("events.k8s.io", "v1", "events", "r2yiGXH7wu8="),
+        ("autoscaling", "v1", "horizontalpodautoscalers", "qwQve8ut294="),
+        ("autoscaling", "v2", "horizontalpodautoscalers", "qwQve8ut294="),
+        ("apiextensions.k8s.io", "v1", "customresourcedefinitions", "jfWCUB31mvA="),
+        ("admissionregistration.k8s.io", "v1", "mutatingadmissionpolicies", "LYmCf+UMVdg="),
+        ("admissionregistration.k8s.io", "v1", "mutatingadmissionpolicybindings", "90V5FRZZ3Zg="),
+    ] {
+        let list = discovery::api_resource_list(Table::builtin(), group, version).expect("a group");
+        let mut items = list["resources"].as_array().into_iter().flatten();
+        let found = items.find(|item| item["name"] == plural).map(|item| &item["storageVersionHash"]);
+        assert_eq!(found, Some(&json!(hash)), "{plural}.{version}.{group}");
+    }
 }
 
 #[test]

@@ -397,7 +397,7 @@ fn other_kinds() {
         "nodes",
         "/spec/taints",
         json!([{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}]),
-        &["spec.taints[1]: Duplicate value: {\"key\":\"a\",\"effect\":\"NoSchedule\"}"],
+        &["metadata.taints[1]: Duplicate value: {\"key\":\"a\",\"effect\":\"NoSchedule\"}"],
     );
     check(
         "rbac.authorization.k8s.io/v1/clusterroles",

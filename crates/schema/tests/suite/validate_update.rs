@@ -91,7 +91,7 @@ fn updates() {
         "/spec/providerID",
         json!("a"),
         json!("b"),
-        &["spec.providerID: Forbidden: node updates may not change it except from \"\" to valid"],
+        &["spec.providerID: Forbidden: node updates may not change providerID except from \"\" to valid"],
     );
 }
 

@@ -131,8 +131,12 @@ fn ingress_backend(object: &Object, path: &str, errors: &mut Errors) -> bool {
         (Some(service), None) => return service_port(service, path, errors),
         (None, Some(resource)) => {
             for (field, check) in [("kind", names::path_segment as super::Check), ("name", names::path_segment)] {
-                let text = as_text(resource.get(field));
-                errors.invalid_all(&format!("{path}.resource.{field}"), text, check(text));
+                let (path, text) = (format!("{path}.resource.{field}"), as_text(resource.get(field)));
+                // A name is asked for by the schema.
+                if text.is_empty() && field == "kind" {
+                    errors.push(FieldError::required(path.clone(), ""));
+                }
+                errors.invalid_all(&path, text, check(text));
             }
             if let Some(group) = resource.get("apiGroup").and_then(Value::as_str) {
                 errors.invalid_all(&format!("{path}.resource.apiGroup"), group, names::subdomain(group));
@@ -297,7 +301,7 @@ fn secret_references(object: &Object, path: &str, errors: &mut Errors) -> bool {
 }
 
 /// The volumes there are, by the field that has one; Portworx and flocker among them, as long as the API has them.
-const SOURCES: [&str; 22] = [
+pub(in crate::validate) const SOURCES: [&str; 22] = [
     "hostPath",
     "gcePersistentDisk",
     "awsElasticBlockStore",
