@@ -20,6 +20,8 @@ pub struct Quantity {
 pub struct ParseQuantityError(pub String);
 
 const KIB: i128 = 1024;
+/// Larger amounts are cut to this, as upstream does.
+const MILLI_MAX: i128 = i64::MAX as i128 * 1000;
 
 impl Quantity {
     /// Zero.
@@ -79,7 +81,7 @@ fn scale(suffix: &str) -> Option<(i128, i128)> {
 fn exponent(suffix: &str) -> Option<(i128, i128)> {
     let digits = suffix.strip_prefix(['e', 'E'])?;
     let power: i32 = digits.strip_prefix('+').unwrap_or(digits).parse().ok()?;
-    let magnitude = 10i128.checked_pow(power.unsigned_abs().min(18))?;
+    let magnitude = 10i128.checked_pow(power.unsigned_abs().min(if power < 0 { 18 } else { 34 }))?;
     if power < 0 { Some((1000, magnitude)) } else { Some((1000 * magnitude, 1)) }
 }
 
@@ -107,7 +109,7 @@ fn parse(text: &str) -> Option<Quantity> {
     let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
     let divisor = 10i128.checked_pow(u32::try_from(fraction.len()).ok()?)?.checked_mul(down)?;
     let product = digits.checked_mul(up)?;
-    let milli = product / divisor + i128::from(product % divisor != 0);
+    let milli = (product / divisor + i128::from(product % divisor != 0)).min(MILLI_MAX);
     Some(Quantity { milli: if negative { -milli } else { milli } })
 }
 
@@ -169,6 +171,9 @@ mod tests {
             ("+3", 3000),
             ("5.", 5000),
             ("1E", 10i128.pow(21)),
+            ("0.001e20", 10i128.pow(20)),
+            ("47777777777777777E", MILLI_MAX),
+            ("-1e19", -MILLI_MAX),
         ] {
             check(text, Some(milli));
         }
@@ -179,8 +184,10 @@ mod tests {
 
     #[test]
     fn printing_keeps_the_value() {
-        for text in ["0", "250m", "1", "512Mi", "30Gi", "1000", "1500m"] {
+        for text in ["0", "250m", "1", "512Mi", "30Gi", "1000", "1500m", "9223372036854775807"] {
             assert_eq!(text.parse::<Quantity>().unwrap().to_string(), text);
         }
+        let cut: Quantity = "47777777777777777E".parse().unwrap();
+        assert_eq!(cut.to_string().parse(), Ok(cut));
     }
 }
