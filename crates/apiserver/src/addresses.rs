@@ -36,7 +36,7 @@ pub(crate) fn allocate(
     }
     let had = old.map(Claims::of).unwrap_or_default();
     let mut errors = Vec::new();
-    families(object, old.is_none(), &mut errors);
+    families(object, old, &mut errors);
     if had.satisfy(object) {
         return refuse(context, object, &errors).map(|()| None);
     }
@@ -54,7 +54,9 @@ fn refuse(context: &Context<'_>, object: &Value, errors: &[FieldError]) -> Resul
 }
 
 /// One family, which every Service of the cluster has.
-fn families(object: &mut Value, is_new: bool, errors: &mut Errors) {
+fn families(object: &mut Value, old: Option<&Value>, errors: &mut Errors) {
+    let before = old.map_or(&Value::Null, |old| &old["spec"]["clusterIPs"]);
+    let is_new = old.is_none();
     let spec = &mut object["spec"];
     if spec["ipFamilyPolicy"] == "RequireDualStack" {
         let text = "this cluster is not configured for dual-stack services";
@@ -67,10 +69,13 @@ fn families(object: &mut Value, is_new: bool, errors: &mut Errors) {
         }
     }
     let one = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
-    let list = spec["clusterIPs"].as_array();
-    if let (true, Some(first)) = (is_new, list.and_then(|list| list.first()))
-        && *first != one
-    {
+    // Who changes the one address need not say it twice.
+    let list = spec["clusterIPs"].as_array().filter(|_| spec["clusterIPs"] != *before);
+    if list.is_some_and(|list| list.len() > 1) {
+        let text = "may hold one value only: this cluster is not configured for dual-stack services";
+        errors.push(FieldError::invalid("spec.clusterIPs", spec["clusterIPs"].clone(), text));
+    }
+    if list.and_then(|list| list.first()).is_some_and(|first| one.is_empty() || *first != one) {
         let text = match one.as_str() {
             "" => "must be empty when `clusterIP` is not specified",
             _ => "first value must match `clusterIP`",

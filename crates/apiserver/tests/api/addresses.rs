@@ -240,3 +240,19 @@ async fn bad_ranges_and_addresses_are_refused() {
         assert_eq!((code, message.contains(part)), (422, true), "{message}");
     }
 }
+
+#[tokio::test]
+async fn a_list_of_addresses_is_not_changed_in_silence() {
+    let cluster = Cluster::new().await;
+    let own = address(&cluster.create("services", "default", service("a", json!({"ports": ports()}))).await);
+    for (list, part) in [
+        (json!(["10.100.0.9"]), "first value must match `clusterIP`"),
+        (json!([own, "10.100.0.9"]), "may hold one value only"),
+    ] {
+        let (code, message) =
+            cluster.refused(&format!("PATCH {SERVICES}/a"), json!({"spec": {"clusterIPs": list}})).await;
+        assert_eq!((code, message.contains(part)), (422, true), "{message}");
+    }
+    let same = cluster.ok(&format!("PATCH {SERVICES}/a"), json!({"spec": {"clusterIPs": [own]}})).await;
+    assert_eq!(address(&same), own);
+}

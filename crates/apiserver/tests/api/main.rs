@@ -5,6 +5,8 @@ mod access;
 mod addresses;
 mod admission;
 mod applying;
+#[path = "../../../schema/tests/suite/arbitrary.rs"]
+mod arbitrary;
 mod audit;
 mod bad_input;
 mod behaviours;
@@ -19,6 +21,7 @@ mod protobuf;
 mod reading;
 mod refusals;
 mod running_pods;
+mod settling;
 mod signing;
 mod subresources;
 mod watching;
