@@ -6,7 +6,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use tokio::runtime::Runtime;
 
+pub use crate::oidc::fuzzing::token;
 use crate::pipeline::{self, Caller};
+use crate::streams::fuzzing as streams;
 pub use crate::streams::fuzzing::{channel_message, spdy_frames};
 use crate::{ApiServer, Config, UserInfo};
 
@@ -28,8 +30,8 @@ impl Server {
         Self { runtime, server }
     }
 
-    /// The status code of the answer; none when this is no HTTP request, or its answer goes on.
-    pub fn answer(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<u16> {
+    /// Status code and body of the answer; none when this is no HTTP request, or its answer goes on.
+    pub fn answer(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<(u16, Bytes)> {
         let mut request = http::Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -46,8 +48,38 @@ impl Server {
             // A list of a version to come waits for it.
             let answer = tokio::time::timeout(std::time::Duration::from_millis(20), handled).await.ok()?;
             let code = answer.status().as_u16();
-            answer.into_body().whole()?;
-            Some(code)
+            Some((code, answer.into_body().whole()?.concat().into()))
         })
+    }
+}
+
+/// Connections without a network.
+pub struct Connections(Runtime);
+
+impl Connections {
+    /// What they need.
+    ///
+    /// # Panics
+    /// When there are no resources for it.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it may panic")]
+    pub fn new() -> Self {
+        Self(tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"))
+    }
+
+    /// Plays a whole SPDY connection.
+    pub fn spdy(&self, bytes: &[u8]) {
+        self.0.block_on(streams::spdy_connection(bytes));
+    }
+
+    /// Plays a whole WebSocket connection of each protocol.
+    pub fn websocket(&self, bytes: &[u8]) {
+        self.0.block_on(streams::websocket_connection(bytes));
+    }
+
+    /// A page of a proxied server, rewritten.
+    #[must_use]
+    pub fn page(bytes: &[u8]) -> Vec<u8> {
+        crate::proxy::page(bytes)
     }
 }

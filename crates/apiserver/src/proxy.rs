@@ -8,6 +8,9 @@ mod rewrite;
 mod target;
 pub(crate) mod trust;
 
+#[cfg(fuzzing)]
+pub(crate) use html::page;
+
 use http::header::{CONTENT_TYPE, HOST, LOCATION, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use isopod_schema::Status;

@@ -1,23 +1,27 @@
-//! Any text as label selector, field selector, quantity, JSON path and field path.
+//! Any text as label selector, field selector, JSON path and set of fields.
 #![no_main]
 
+use isopod_schema::apply::Set;
+use isopod_schema::crd::JsonPath;
 use isopod_schema::selector::{FieldSelector, LabelSelector};
-use isopod_schema::{apply::Set, quantity};
 use libfuzzer_sys::fuzz_target;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fuzz_target!(|text: &str| {
-    let object = json!({"metadata": {"labels": {"app": "web", "tier": "db"}}});
+    let object = json!({"metadata": {"labels": {"app": "web", "tier": "db"}}, "list": [{"type": "A", "x": 1}, 2]});
     if let Ok(selector) = LabelSelector::parse(text) {
-        selector.matches_object(&object);
+        let again = LabelSelector::parse(&selector.to_string()).expect("what was written is a selector");
+        assert_eq!(again.matches_object(&object), selector.matches_object(&object), "{text}");
     }
     drop(FieldSelector::parse(text));
-    if let Some(canonical) = quantity::canonical(text) {
-        assert_eq!(quantity::canonical(&canonical).as_ref(), Some(&canonical), "{text}");
+    if let Ok(path) = JsonPath::parse(text) {
+        path.first(&object);
     }
-    if let Ok(document) = serde_json::from_str(text)
-        && let Ok(set) = Set::parse(&document)
-    {
+    let Ok(document) = serde_json::from_str::<Value>(text) else { return };
+    if let Ok(selector) = LabelSelector::from_value(&document) {
+        selector.matches_object(&object);
+    }
+    if let Ok(set) = Set::parse(&document) {
         assert_eq!(Set::parse(&set.to_value()).as_ref(), Ok(&set));
     }
 });

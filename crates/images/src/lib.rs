@@ -9,6 +9,8 @@ mod archive;
 mod blob;
 mod disk;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod layer;
 mod record;
 mod registry;

@@ -226,7 +226,7 @@ impl Tree {
     }
 
     /// Paths and inodes of everything that is left, parents first, in order of names.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn paths(&self) -> Vec<(String, usize)> {
         let mut found = Vec::new();
         let mut todo = vec![(String::new(), 0)];

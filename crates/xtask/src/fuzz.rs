@@ -17,21 +17,22 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1";
 
-/// Runs `fuzz [TARGET] [--seconds N]`.
+/// Runs `fuzz [TARGET] [--seconds N]` or `fuzz --check`.
 pub fn fuzz(args: &[&str]) -> Result<()> {
     let (target, seconds) = match args {
+        ["--check"] => return cargo_does("check").map(drop),
         [] => (None, SECONDS_DEFAULT),
         ["--seconds", seconds] => (None, number(seconds)?),
         [target] => (Some(*target), SECONDS_DEFAULT),
         [target, "--seconds", seconds] => (Some(*target), number(seconds)?),
-        _ => bail!("usage: cargo xtask fuzz [TARGET] [--seconds N]"),
+        _ => bail!("usage: cargo xtask fuzz [TARGET] [--seconds N], or cargo xtask fuzz --check"),
     };
     let all = targets()?;
     let chosen: Vec<&String> = all.iter().filter(|name| target.is_none_or(|target| *name == target)).collect();
     if chosen.is_empty() {
         bail!("no fuzz target is called {:?}; there are {}", target.unwrap_or_default(), all.join(", "));
     }
-    let built = build()?;
+    let built = cargo_does("build")?;
     chosen.into_iter().try_for_each(|name| run_one(&built, name, seconds))
 }
 
@@ -49,15 +50,15 @@ fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Builds all targets; returns where they are.
-fn build() -> Result<PathBuf> {
+/// Builds or checks all targets; returns where built ones are.
+fn cargo_does(verb: &str) -> Result<PathBuf> {
     let directory = root().join("target/fuzz");
     // With a target of its own the flags stay away from build scripts and macros.
     let version = output(Command::new("rustc").arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not say its host")?;
     let mut command = cargo();
     command.current_dir(root().join("crates/fuzz")).env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", &directory);
-    run(command.args(["build", "--release", "--bins", "--target", host]))?;
+    run(command.args([verb, "--release", "--bins", "--target", host]))?;
     Ok(directory.join(host).join("release"))
 }
 

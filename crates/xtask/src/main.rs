@@ -35,6 +35,7 @@ const USAGE: &str = "cargo xtask COMMAND
   check                format, clippy, layers, tidy, tests of the pure crates
   fuzz [TARGET] [--seconds N]
                        all fuzz targets or one, 30 seconds each
+  fuzz --check         only whether they compile
   layers               the crate graph against layers.txt
   tidy [--sizes]       rules for files and sizes; --sizes prints today's exceptions
   images               sample images from Debian packages, under target/images

@@ -101,6 +101,13 @@ fn links(page: &[u8], prefix: &Prefix) -> Vec<u8> {
     out
 }
 
+/// A page of a server at a place of its own, for a fuzz target.
+#[cfg(fuzzing)]
+pub(crate) fn page(page: &[u8]) -> Vec<u8> {
+    let hosts = ["10.0.0.1".into(), "host".into()];
+    links(page, &Prefix { path: "/proxy".into(), hosts })
+}
+
 fn find(text: &[u8], pattern: &[u8]) -> Option<usize> {
     text.windows(pattern.len()).position(|window| window.eq_ignore_ascii_case(pattern))
 }

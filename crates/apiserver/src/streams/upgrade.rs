@@ -70,6 +70,11 @@ fn protocol_value(protocol: &str) -> Result<HeaderValue, Status> {
     HeaderValue::from_str(protocol).map_err(|_| Status::bad_request("the protocol is no header value"))
 }
 
+/// What a client's messages and frames may be.
+pub(super) fn limits() -> WebSocketConfig {
+    WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES_MAX)).max_frame_size(Some(MESSAGE_BYTES_MAX))
+}
+
 /// Answers a WebSocket handshake; `run` gets the connection once the answer is out.
 ///
 /// # Errors
@@ -91,10 +96,8 @@ pub(crate) fn websocket<F: Future<Output = ()> + Send + 'static>(
     tokio::spawn(async move {
         match upgrade.await {
             Ok(connection) => {
-                let config = WebSocketConfig::default()
-                    .max_message_size(Some(MESSAGE_BYTES_MAX))
-                    .max_frame_size(Some(MESSAGE_BYTES_MAX));
-                run(WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, Some(config)).await).await;
+                let connection = TokioIo::new(connection);
+                run(WebSocketStream::from_raw_socket(connection, Role::Server, Some(limits())).await).await;
             }
             Err(error) => tracing::debug!(%error, "a WebSocket upgrade failed"),
         }
