@@ -4,7 +4,7 @@ use base64::Engine as _;
 use isopod_types::Quantity;
 use serde_json::Value;
 
-use super::{Errors, FieldError};
+use super::{Errors, FieldError, limits};
 use crate::names;
 use crate::table::Kind;
 use crate::walk;
@@ -147,8 +147,12 @@ fn not_negative(list: Option<&Value>, path: &str, errors: &mut Errors) {
 /// Claims, quotas and limit ranges.
 pub(super) fn resources(kind: &Kind, object: &Value, errors: &mut Errors) {
     match kind.plural.as_str() {
-        "resourcequotas" => not_negative(walk::at(object, &["spec", "hard"]), "spec.hard", errors),
+        "resourcequotas" => {
+            not_negative(walk::at(object, &["spec", "hard"]), "spec.hard", errors);
+            limits::quota(object, errors);
+        }
         "limitranges" => {
+            limits::limit_range(object, errors);
             for (at, item) in walk::items(object, &["spec", "limits"]).iter().enumerate() {
                 for field in ["min", "max", "default", "defaultRequest"] {
                     not_negative(item.get(field), &format!("spec.limits[{at}].{field}"), errors);
