@@ -71,6 +71,8 @@ fn change(place: Place<'_>, old: Option<&Value>, new: Option<&Value>) -> Change 
 fn leaf(old: Option<&Value>, new: Option<&Value>) -> Change {
     let mut change = Change::default();
     match (old, new) {
+        // Null where nothing is changes nothing: templates that tools print are full of such times.
+        (None, Some(Value::Null)) => {}
         (None, _) => change.touched.member = true,
         (_, None) => change.removed.member = true,
         (Some(old), Some(new)) => change.touched.member = old != new,
